@@ -1,0 +1,81 @@
+# make help lists the targets. Everything is installed into .venv, from requirements.lock, on first use.
+# PYTHON: the interpreter that makes .venv (3.11 or newer).
+# RUN=python3 make ...: use an environment of your own, with everything installed, instead of .venv.
+
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/ready
+ifdef RUN
+  READY :=
+else
+  RUN := $(VENV)/bin/python
+endif
+
+# Without BUDGET: paper where torch finds a GPU, quick elsewhere.
+by_hardware = $(RUN) -c "import torch; print('paper' if torch.cuda.is_available() else 'quick')"
+budget = $(eval budget := $(or $(BUDGET),$(shell $(by_hardware))))$(budget)
+results = results/$(budget)
+# More Hydra overrides for the runs, say SET="seed=0,1,2" or SET="tracking=none".
+SET ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce train data table1 table2 fig1 fig2 fig3 fig4 figures table report test check lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
+	@echo "  BUDGET=paper|quick|smoke  SET='seed=0,1,2'  BSNN_JOBS=2 (cells at a time)  BSNN_DATA_DIR=~/.cache/bsnn"
+
+setup: $(READY) ## install everything into .venv
+
+reproduce: ## Table 1, Table 2, Figures 1-4 and the report, into results/<budget>/
+reproduce: data train figures table report
+	@echo "Read $(results)/report.md"
+
+data: $(READY) ## fetch and verify MNIST and CIFAR-10
+	$(RUN) -m scripts.data mnist cifar10
+
+train: $(READY) data ## train the cells of Table 2 and Fig. 4; finished ones are skipped
+	$(RUN) -m experiments.train +experiment=table2 budget=$(budget) $(SET)
+
+table1: $(READY) ## Table 1: the GPN constants
+	$(RUN) -m scripts.table1 $(results)
+
+table2: $(READY) ## Table 2, from the records
+	$(RUN) -m scripts.table2 $(results)
+
+fig1 fig2 fig3: %: $(READY) ## Figure 1, 2 or 3 (synthetic data)
+	$(RUN) -m experiments.synthetic +experiment=$@ budget=$(budget)
+	$(RUN) -m scripts.$@ $(results)
+
+fig4: $(READY) ## Figure 4, from the records
+	$(RUN) -m scripts.fig4 $(results)
+
+table: table1 table2 ## both tables
+figures: fig1 fig2 fig3 fig4 ## all figures
+
+report: $(READY) ## report.md: what ran, the claims, tables and figures
+	$(RUN) -m scripts.report $(results)
+
+test: $(READY) ## everything that needs no GPU, in minutes
+	$(RUN) -m pytest
+
+check: $(READY) ## lint, format and type check
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+lock: $(READY) ## renew requirements.lock from pyproject.toml
+	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --universal --no-emit-index-url \
+	  --no-annotate --upgrade --python-version 3.11 -q -o requirements.lock
+
+clean: ## remove the environment and the logs; results and data stay
+	rm -rf $(VENV) outputs multirun .pytest_cache .mypy_cache .ruff_cache
+
+# --- set-up: once, and again when the lock or the list of packages changes ----------------------------------------------
+$(VENV)/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.5'
+	$(VENV)/bin/uv pip sync --quiet --require-hashes --python $(VENV) requirements.lock
+	$(VENV)/bin/uv pip install --quiet --python $(VENV) --no-deps -e .
+	@touch $@

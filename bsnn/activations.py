@@ -1,0 +1,40 @@
+"""The six activation functions of the paper, unnormalised (Table 1, Table 2, Figs 1-4; footnote 1 for the formulas).
+
+Five of them are torch.nn's own. The sixth, GELU, is not torch.nn's: the paper uses Hendrycks and Gimpel's sigmoid
+approximation, which differs from the exact x * Phi(x) by up to 0.02.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+class SigmoidGELU(nn.Module):
+    """phi(x) = x * sigmoid(1.702 x), elementwise, any floating dtype: "GELU" wherever the paper says GELU.
+
+    Hendrycks & Gimpel, "Gaussian error linear units" (2016), section 2. Neither `nn.GELU()` (exact) nor
+    `nn.GELU(approximate="tanh")` is this function.
+    """
+
+    # The equations for (a, b) have two roots (`bsnn.gpn`). Table 1 takes + for the other five functions and - for GELU.
+    gpn_root: ClassVar[str] = "-"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+# In the order of Table 1. Zero-argument factories, since a network wants a fresh module. The hyperparameters are the
+# paper's, which are also torch's defaults; written out so that they don't follow torch if it changes its mind.
+PAPER_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": partial(nn.LeakyReLU, negative_slope=0.01),
+    "elu": partial(nn.ELU, alpha=1.0),
+    "selu": nn.SELU,
+    "gelu": SigmoidGELU,
+}

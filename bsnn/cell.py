@@ -1,0 +1,103 @@
+"""A cell: one network to train, and its identity.
+
+The identity is a hash of exactly what changes the numbers: data, function, sizes, optimiser, seed. Device, threads and
+folders are not in it; they stand in the record's provenance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from hydra.utils import instantiate
+from torch import nn
+
+from bsnn.config import TrainConfig
+from bsnn.errors import UserError
+from bsnn.gpn import GPN
+
+# Raise it when a change of the code changes what a cell computes: records made before are then other cells.
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Everything that decides a training run (Table 2: dataset x activation x GPN x batch norm, here x seed)."""
+
+    dataset: str
+    activation: str
+    activation_module: Mapping[str, Any]  # `_target_` and arguments
+    gpn: bool
+    gpn_root: str
+    batch_norm: bool
+    seed: int
+    depth: int
+    width: int
+    epochs: int
+    max_steps: int | None
+    evaluations_per_epoch: int
+    batch_size: int
+    learning_rate: float
+    momentum: float
+    dtype: str
+
+    @classmethod
+    def from_config(cls, config: TrainConfig) -> Cell:
+        return cls(
+            dataset=config.dataset.name,
+            activation=config.activation.name,
+            activation_module=dict(config.activation.module),
+            gpn=config.gpn,
+            gpn_root=config.activation.gpn_root,
+            batch_norm=config.batch_norm,
+            seed=config.seed,
+            depth=config.depth,
+            width=config.width,
+            epochs=config.dataset.epochs if config.epochs is None else config.epochs,
+            max_steps=config.max_steps,
+            evaluations_per_epoch=config.evaluations_per_epoch,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            momentum=config.momentum,
+            dtype=config.dtype,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Cell:
+        return cls(**values)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @property
+    def hash(self) -> str:
+        """64 hexadecimal digits: SHA-256 of the canonical JSON of all fields."""
+        content = {"protocol": PROTOCOL_VERSION, **self.as_dict()}
+        if not self.gpn:
+            del content["gpn_root"]  # without GPN there is no b whose root could matter
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """What a reader calls it: mnist-tanh-gpn-bn-s0."""
+        parts = [self.dataset, self.activation, "gpn" * self.gpn, "bn" * self.batch_norm, f"s{self.seed}"]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def id(self) -> str:
+        """The name and the first 8 digits of the hash: the cell's folder under results/<budget>/runs/."""
+        return f"{self.name}-{self.hash[:8]}"
+
+    def with_seed(self, seed: int) -> Cell:
+        return replace(self, seed=seed)
+
+    def make_activation(self) -> nn.Module:
+        """phi, or a phi + b for a GPN cell. Raises UserError for a function that can't be normalised."""
+        phi: nn.Module = instantiate(dict(self.activation_module))
+        try:
+            return GPN(phi, root=self.gpn_root) if self.gpn else phi
+        except ValueError as error:
+            raise UserError(f"activation={self.activation} gpn=true: {error}") from error

@@ -1,0 +1,146 @@
+"""The network of the paper's experiments: 200 row-normalised layers between two plain ones (section 3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from bsnn.haar import haar_orthogonal
+
+
+class Signals(NamedTuple):
+    """What passes through the constrained layers l = 1..L in the forward direction, for a batch of B samples.
+
+    x_LBN: inputs x^(l) of the layers and, as entry L, the output x^(L+1); shape (L + 1, B, N)
+    h_LBN: pre-activations, after batch norm where there is one; shape (L, B, N)
+    phi_prime_LBN: phi'(h^(l)), the diagonal of D^(l) in equation (2); shape (L, B, N)
+    """
+
+    x_LBN: Tensor
+    h_LBN: Tensor
+    phi_prime_LBN: Tensor
+
+
+class BSNN(nn.Module):
+    r"""A multi-layer perceptron of depth L and width N whose constrained layers have rows of norm one.
+
+    .. math::
+        x^{(1)} = \phi(A x + c), \qquad
+        h^{(l)} = W^{(l)} x^{(l)}, \quad x^{(l+1)} = \phi(h^{(l)}) \quad (l = 1, \dots, L), \qquad
+        \text{logits} = B x^{(L+1)} + d
+
+    with rows :math:`w_i = v_i / \lVert v_i \rVert_2`; V is what is optimised, "a relaxation of orthogonality" (section
+    3.2). At the start every W is Haar-uniform orthogonal, A and B have orthonormal rows or columns, and c and d are
+    torch's default for a linear layer. The constrained layers have no bias. With batch norm, h goes through
+    ``BatchNorm1d`` before phi; the bottom layer doesn't.
+
+    Args:
+        in_features: D, the size of an input.
+        out_features: C, the number of classes.
+        width: N.
+        depth: L, the number of constrained layers.
+        activation: phi, any elementwise module, say ``GPN(nn.Tanh())``. One module serves every layer. Default: Tanh.
+        batch_norm: normalise h over the batch.
+        generator: a CPU generator; the same one gives the same initial weights on every device. They are drawn in
+            float64 and rounded to `dtype`, so that runs in two precisions start from the same network.
+
+    Shapes:
+        input (B, D), output (B, C).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        width: int = 500,
+        depth: int = 200,
+        activation: nn.Module | None = None,
+        batch_norm: bool = False,
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("in_features", in_features), ("out_features", out_features), ("width", width)):
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, found {value}")
+        if depth < 0:
+            raise ValueError(f"depth: expected at least 0, found {depth}")
+        self.activation = nn.Tanh() if activation is None else activation
+        self.bottom = nn.Linear(in_features, width, device=device, dtype=dtype)
+        self.V = nn.Parameter(torch.empty(depth, width, width, device=device, dtype=dtype))
+        self.top = nn.Linear(width, out_features, device=device, dtype=dtype)
+        self.batch_norms = nn.ModuleList(
+            nn.BatchNorm1d(width, device=device, dtype=dtype) for _ in range(depth if batch_norm else 0)
+        )
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the initial weights anew."""
+        for V in self.V:  # one layer at a time: no second copy of all weights
+            V.copy_(haar_orthogonal(*V.shape, generator=generator, dtype=torch.float64))
+        for layer in (self.top, self.bottom):
+            layer.weight.copy_(haar_orthogonal(*layer.weight.shape, generator=generator, dtype=torch.float64))
+            uniform = torch.rand(layer.out_features, generator=generator, dtype=torch.float64)
+            layer.bias.copy_((2 * uniform - 1) * layer.in_features**-0.5)
+        for batch_norm in self.batch_norms:
+            assert isinstance(batch_norm, nn.BatchNorm1d)
+            batch_norm.reset_parameters()
+
+    @property
+    def depth(self) -> int:
+        """L."""
+        return self.V.shape[0]
+
+    @property
+    def W(self) -> Tensor:
+        """The constrained weights, rows of norm one, shape (L, N, N)."""
+        return F.normalize(self.V, dim=-1)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        x_BN = self.activation(self.bottom(x_BD))
+        for layer, W in enumerate(self.W.unbind()):
+            x_BN = self.activation(self._pre_activation(layer, W, x_BN))
+        logits: Tensor = self.top(x_BN)
+        return logits
+
+    @torch.no_grad()
+    def signals(self, x_BD: Tensor) -> Signals:
+        """x, h and phi'(h) of every constrained layer, in the module's present mode (train or eval).
+
+        In training mode a network with batch norm updates its running statistics, as in any forward pass.
+        """
+        xs, hs, phi_primes = [self.activation(self.bottom(x_BD))], [], []
+        for layer, W in enumerate(self.W.unbind()):
+            h_BN = self._pre_activation(layer, W, xs[-1])
+            with torch.enable_grad():
+                h_BN.requires_grad_()
+                x_BN = self.activation(h_BN)
+                phi_primes.append(torch.autograd.grad(x_BN.sum(), h_BN)[0])
+            hs.append(h_BN.detach())
+            xs.append(x_BN.detach())
+        return Signals(torch.stack(xs), _stack(hs, xs[0]), _stack(phi_primes, xs[0]))
+
+    def gradient_norms(self) -> Tensor:
+        r""":math:`\lVert \partial E / \partial V^{(l)} \rVert_F` of every constrained layer after a backward pass.
+
+        float64, shape (L,), bottom to top: squares of float32 gradients would underflow below 1e-23, and tell of a
+        vanished gradient where there is a small one. Raises ValueError before any backward pass.
+        """
+        if self.V.grad is None:
+            raise ValueError("gradient_norms: expected gradients, found none; call backward() first")
+        norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in self.V.grad]
+        return torch.stack(norms)
+
+    def _pre_activation(self, layer: int, W: Tensor, x_BN: Tensor) -> Tensor:
+        h_BN = F.linear(x_BN, W)
+        return self.batch_norms[layer](h_BN) if self.batch_norms else h_BN
+
+
+def _stack(tensors: list[Tensor], like_BN: Tensor) -> Tensor:
+    return torch.stack(tensors) if tensors else like_BN.new_empty(0, *like_BN.shape)

@@ -1,0 +1,108 @@
+"""Weights & Biases: a live copy of the records. It never asks, and its failures never stop a training."""
+
+from __future__ import annotations
+
+import logging
+import netrc
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from bsnn.cell import Cell
+from bsnn.config import TrackingConfig
+from bsnn.metrics import Row
+
+log = logging.getLogger(__name__)
+Mode = Literal["online", "offline", "disabled"]
+
+
+class Tracker:
+    """One W&B run for one cell; with mode `none`, nothing.
+
+    The run's id is <budget>-<cell id>, its group the cell without its seed (so that W&B's grouping averages over
+    seeds), its config flat, its history the record's rows with `step` as W&B's step.
+    """
+
+    def __init__(self, config: TrackingConfig, cell: Cell, budget: str) -> None:
+        self._run: Any = None
+        mode = _mode(config.mode)
+        if mode == "disabled":
+            return
+        self._attempt(lambda: self._open(config, cell, budget, mode))
+        if self._run is None and mode == "online":
+            log.warning("W&B: this run is kept offline")
+            self._attempt(lambda: self._open(config, cell, budget, "offline"))
+
+    def _open(self, config: TrackingConfig, cell: Cell, budget: str, mode: Mode) -> None:
+        import wandb  # half a second that mode `none` doesn't pay
+
+        Path(config.dir).mkdir(parents=True, exist_ok=True)  # else W&B writes to a temporary folder
+        flat = {key: value for key, value in cell.as_dict().items() if key != "activation_module"}
+        self._run = wandb.init(
+            project=config.project,
+            entity=config.entity,
+            dir=config.dir,
+            id=f"{budget}-{cell.id}",
+            name=cell.name,
+            group=cell.name.rsplit("-", 1)[0],
+            tags=[budget, cell.dataset, cell.activation, "gpn" if cell.gpn else "plain"] + ["bn"] * cell.batch_norm,
+            config={**flat, "budget": budget, "hash": cell.hash},
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=30,
+                x_disable_stats=True,
+                x_disable_meta=True,
+                disable_git=True,
+                x_save_requirements=False,
+            ),
+        )
+        self._run.define_metric("*", step_metric="epoch")
+
+    def log(self, row: Row) -> None:
+        """Add a row; entries that are None (no training yet) are left out."""
+        known = {key: value for key, value in row.as_dict().items() if value is not None}
+        if self._run is not None:
+            self._attempt(lambda: self._run.log(known, step=row.step))
+
+    def finish(self, status: str) -> None:
+        """Close the run with the record's status in its summary."""
+        if self._run is not None:
+            self._attempt(lambda: self._run.summary.update({"status": status}))
+        if self._run is not None:
+            self._attempt(lambda: self._run.finish(exit_code=1 if status == "crashed" else 0))
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except Exception as error:
+            log.warning("W&B: %s: %s; the record isn't affected", type(error).__name__, error)
+            self._run = None
+
+
+def _mode(requested: str) -> Mode:
+    """`auto` is what WANDB_MODE says, else online for a user who is logged in, else offline."""
+    if requested == "auto":
+        requested = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    match requested:
+        case "online":
+            return "online"
+        case "none" | "disabled":
+            return "disabled"
+        case _:
+            return "offline"
+
+
+def _logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,51 @@
+"""Table 2 and Figure 4: train networks of depth 200 on real images.
+
+Claim (Lu, Gould, Ajanthan 2023, section 3.2): with a GPN activation and rows of norm one a plain 200-layer network
+trains, whatever the activation; without GPN, ReLU, LeakyReLU and GELU don't; batch norm makes gradients explode.
+
+    python -m experiments.train activation=tanh gpn=true dataset=mnist seed=0          one cell
+    python -m experiments.train +experiment=table2                                      the table's 48 cells
+    python -m experiments.train -m activation='glob(*)' gpn=true,false seed=0,1,2       any grid
+
+Output: results/<budget>/runs/<cell>/record.json (see bsnn.records) and a W&B run for each cell. A cell that is already
+trained is skipped, an interrupted one resumes.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import nullcontext
+from typing import Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from bsnn import config as schemas
+from experiments.entry import CONF, reports_user_errors
+
+schemas.register()
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
+@reports_user_errors
+def main(config: DictConfig) -> None:
+    typed = schemas.checked(config, schemas.TrainConfig)
+    from bsnn.runner import run_cell  # torch takes seconds to import: a mistake in the config shows before
+
+    resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    bar = sys.stderr.isatty() and not _side_by_side()
+    with logging_redirect_tqdm() if bar else nullcontext():
+        record = run_cell(typed, resolved, progress_bar=bar)
+    logging.getLogger(__name__).info("%s: %s", record["id"], record["status"])
+
+
+def _side_by_side() -> bool:
+    """Whether other cells may run at the same time, whose progress bars would overwrite each other."""
+    return "BasicLauncher" not in HydraConfig.get().launcher._target_
+
+
+if __name__ == "__main__":
+    main()

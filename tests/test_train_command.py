@@ -1,0 +1,207 @@
+"""`python -m experiments.train` as a user meets it: records, skipping, kill -9, mistakes, multirun, W&B."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bsnn import runner
+from bsnn.data import load
+from bsnn.metrics import METRICS
+from bsnn.records import read_records
+from experiments.train import main
+from tests.hydra_app import run_app
+
+SMOKE = ("budget=smoke", "tracking=none")
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra's outputs/, W&B's runs and results/ land in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def records(folder: Path, budget: str = "smoke") -> list[dict[str, Any]]:
+    return read_records(folder / "results" / budget)
+
+
+def comparable(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without the clock and the command line."""
+    kept = {key: value for key, value in record.items() if key not in ("started", "finished", "seconds", "provenance")}
+    return kept | {"rows": [{k: v for k, v in row.items() if k != "seconds"} for row in record["rows"]]}
+
+
+def test_one_cell_leaves_a_self_sufficient_record_and_is_not_trained_twice(tmp_path: Path) -> None:
+    command = (*SMOKE, "activation=gelu", "gpn=true", "batch_norm=true", "seed=5")
+    assert run_app(main, *command) == 0
+    [record] = records(tmp_path)
+    assert record["status"] == "ok"
+    assert record["id"].startswith("mnist-gelu-gpn-bn-s5-")
+    assert record["budget"] == "smoke"
+    assert [set(row) for row in record["rows"]] == [set(METRICS)] * 2
+    assert record["rows"][-1]["step"] == record["steps"] == 2
+    assert record["gpn_constants"] == pytest.approx({"a": 1.49145922675, "b": -0.909652801901}, abs=1e-10)
+    assert record["config"]["activation"]["label"] == "GELU"
+    assert len(record["gradient_norms"]["last"]) == 8
+    provenance = record["provenance"]
+    assert len(provenance["commit"]) == 40
+    assert provenance["versions"]["torch"]
+    assert provenance["threads"] == 1
+    folder = tmp_path / "results" / "smoke" / "runs" / record["id"]
+    assert {path.name for path in folder.iterdir()} <= {"record.json", ".lock"}
+
+    before = (folder / "record.json").stat()
+    assert run_app(main, *command) == 0
+    assert (folder / "record.json").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_same_command_twice_gives_the_same_record(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        assert run_app(main, *SMOKE, "gpn=true", f"results_dir={place}") == 0
+    one, two = (comparable(read_records(tmp_path / place / "smoke")[0]) for place in ("one", "two"))
+    assert one | {"config": None} == two | {"config": None}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("activation=nope",), "Could not find 'activation/nope'"),
+        (("activaton=tanh",), "Key 'activaton' not in 'TrainConfig'"),
+        (("depth=-3",), "depth: expected a whole number >= 1, found -3."),
+        (("seed=abc",), "Value 'abc' of type 'str' could not be converted to Integer"),
+        (("+depht=4",), "did you mean depth?"),
+        (("results_dir=file",), "Not a directory; make it writable or choose another with results_dir=FOLDER"),
+    ],
+)
+def test_mistakes_end_in_one_message_and_exit_code_1(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], overrides: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert run_app(main, *SMOKE, *overrides) == 1
+    error = capfd.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_truncated_data_is_named_and_nothing_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    load("mnist")  # make sure that the user's cache is filled
+    source = Path(os.environ.get("BSNN_DATA_DIR", "~/.cache/bsnn")).expanduser() / "mnist"
+    copy = tmp_path / "data" / "mnist"
+    copy.mkdir(parents=True)
+    for path in source.glob("*.npy"):
+        (copy / path.name).write_bytes(path.read_bytes())
+    damaged = copy / "train_images.npy"
+    damaged.write_bytes(damaged.read_bytes()[:100_000])
+    monkeypatch.setenv("BSNN_DATA_DIR", str(tmp_path / "data"))
+    assert run_app(main, *SMOKE) == 1
+    error = capfd.readouterr().err
+    assert "train_images.npy" in error
+    assert "Traceback" not in error
+    assert not records(tmp_path)
+    assert damaged.stat().st_size == 100_000
+
+
+def test_a_crash_is_recorded_retried_and_fails_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def out_of_memory(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train", out_of_memory)
+        assert run_app(main, *SMOKE) == 1
+    [record] = records(tmp_path)
+    assert (record["status"], record["error"]) == ("crashed", "RuntimeError: out of memory")
+    assert run_app(main, *SMOKE) == 0
+    assert records(tmp_path)[0]["status"] == "ok"
+
+
+def test_multirun_trains_the_others_when_one_cell_crashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    real = runner.train
+
+    def crash_for_relu(cell: Any, *arguments: Any) -> Any:
+        if cell.activation == "relu":
+            raise RuntimeError("boom")
+        return real(cell, *arguments)
+
+    monkeypatch.setattr(runner, "train", crash_for_relu)
+    assert run_app(main, "-m", *SMOKE, "activation=relu,tanh,elu", "gpn=true,false") == 1
+    assert sorted(record["status"] for record in records(tmp_path)) == ["crashed"] * 2 + ["ok"] * 4
+    assert "boom" in capfd.readouterr().err
+
+
+def test_kill_9_then_the_same_command_gives_the_uninterrupted_record(tmp_path: Path, root: Path) -> None:
+    def command(results: str) -> list[str]:
+        size = ("depth=20", "width=32", "max_steps=120", "evaluations_per_epoch=94", "batch_norm=true", "gpn=true")
+        return [sys.executable, "-m", "experiments.train", *SMOKE, *size, f"results_dir={tmp_path / results}"]
+
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    subprocess.run(command("whole"), check=True, capture_output=True, env=environment, timeout=120)
+    kills = 0
+    for rows in (2, 5):  # kill it early, kill it later, then let it finish
+        with subprocess.Popen(command("killed"), stdout=subprocess.PIPE, env=environment) as process:
+            assert process.stdout is not None
+            for seen, _ in enumerate(process.stdout):
+                if seen == rows:
+                    process.send_signal(signal.SIGKILL)
+        kills += process.returncode == -signal.SIGKILL
+    assert kills == 2
+    assert not read_records(tmp_path / "killed" / "smoke")
+    done = subprocess.run(command("killed"), check=True, capture_output=True, text=True, env=environment, timeout=120)
+    assert "resuming at step" in done.stdout
+    whole, killed = (comparable(read_records(tmp_path / name / "smoke")[0]) for name in ("whole", "killed"))
+    assert killed | {"config": None} == whole | {"config": None}
+
+
+def test_two_processes_given_the_same_cell_train_it_once(tmp_path: Path, root: Path) -> None:
+    command = [sys.executable, "-m", "experiments.train", *SMOKE]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    processes = [
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(2)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sum("already trained" in output for output in outputs) == 1
+    assert len(records(tmp_path)) == 1
+
+
+def test_wandb_offline_run_holds_the_record(tmp_path: Path) -> None:
+    """Read back with W&B's own tool: flat config, group, tags, status, and the rows number by number, inf included."""
+    # 300 layers of ReLU underflow in float32: the lowest gradients are exactly 0 and the ratio is inf or nan
+    assert run_app(main, "budget=smoke", "activation=relu", "depth=300", "seed=7") == 0
+    [record] = records(tmp_path)
+    assert not np.isfinite(record["rows"][-1]["gradient_ratio"])
+    [log] = (tmp_path / "outputs" / "wandb").glob(f"offline-run-*-smoke-{record['id']}/*.wandb")
+    tool = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(log)]
+    lines = subprocess.run(tool, check=True, capture_output=True, text=True, timeout=60).stdout.splitlines()
+    entries = [json.loads(line) for line in lines]
+
+    run = next(entry["run"] for entry in entries if entry["type"] == "run")
+    assert run["run_id"] == f"smoke-{record['id']}"
+    assert (run["display_name"], run["run_group"]) == ("mnist-relu-s7", "mnist-relu")
+    assert run["tags"] == ["smoke", "mnist", "relu", "plain"]
+    config = run["config"]["update"]
+    assert {key: config[key] for key in ("activation", "gpn", "batch_norm", "depth", "seed")} == {
+        key: record["cell"][key] for key in ("activation", "gpn", "batch_norm", "depth", "seed")
+    }
+    assert {type(value) for key, value in config.items() if key != "_wandb"} <= {str, bool, int, float, type(None)}
+    summaries = [entry["summary"].get("update", {}) for entry in entries if entry["type"] == "summary"]
+    assert [summary["status"] for summary in summaries if "status" in summary] == ["ok"]
+
+    history = [entry["history"]["item"] for entry in entries if entry["type"] == "history"]
+    assert len(history) == len(record["rows"])
+    for logged, row in zip(history, record["rows"], strict=True):
+        known = {key: value for key, value in row.items() if value is not None}
+        assert {key: float(value) for key, value in logged.items() if key in METRICS} == pytest.approx(
+            known, nan_ok=True
+        )
