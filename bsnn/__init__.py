@@ -12,4 +12,4 @@ from bsnn.gpn import GPN, gaussian_poincare_constants
 from bsnn.haar import haar_orthogonal
 from bsnn.network import BSNN, Signals
 
-__all__ = ["BSNN", "GPN", "Signals", "SigmoidGELU", "gaussian_poincare_constants", "haar_orthogonal"]
+__all__ = ["BSNN", "GPN", "SigmoidGELU", "Signals", "gaussian_poincare_constants", "haar_orthogonal"]

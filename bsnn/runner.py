@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,11 +46,17 @@ def run_cell(config: TrainConfig, resolved_config: dict[str, Any], progress_bar:
             if config.threads is not None:
                 torch.set_num_threads(config.threads)
             device = choose_device(config.device)
-            data = load(cell.dataset, device=device, dtype=getattr(torch, cell.dtype))
+            data = _loaded(cell.dataset, device, getattr(torch, cell.dtype), os.environ.get("BSNN_DATA_DIR"))
             record = _train_and_record(cell, config, resolved_config, data, device, folder, progress_bar)
         if not config.keep_checkpoint:
             (folder / CHECKPOINT).unlink(missing_ok=True)
     return record
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(name: str, device: torch.device, dtype: torch.dtype, data_dir: str | None) -> Dataset:
+    """The last dataset stays in memory: a worker of a sweep trains many cells on it."""
+    return load(name, device, dtype, data_dir)
 
 
 def _train_and_record(

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bsnn.activations import PAPER_ACTIVATIONS, SigmoidGELU
-from bsnn.gpn import GPN, gaussian_moments, gaussian_poincare_constants
+from bsnn.gpn import GPN, gaussian_poincare_constants
+from bsnn.quadrature import gaussian_moments
 
 Scalar = Callable[[mp.mpf], mp.mpf]
 
