@@ -1,10 +1,10 @@
 """bsnn: bidirectionally self-normalizing neural networks (Lu, Gould, Ajanthan, Neural Networks 2023), reproducibly.
 
-    from bsnn import GPN, BSNN, gaussian_poincare_constants, haar_orthogonal
+from bsnn import GPN, BSNN, gaussian_poincare_constants, haar_orthogonal
 
-    a, b = gaussian_poincare_constants(torch.tanh)
-    phi = GPN(torch.nn.Tanh())
-    net = BSNN(in_features=784, out_features=10, width=500, depth=200, activation=phi)
+a, b = gaussian_poincare_constants(torch.tanh)
+phi = GPN(torch.nn.Tanh())
+net = BSNN(in_features=784, out_features=10, width=500, depth=200, activation=phi)
 """
 
 from bsnn.activations import SigmoidGELU

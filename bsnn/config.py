@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hydra.core.config_store import ConfigStore
@@ -16,6 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from bsnn.errors import UserError
 
+CONF = Path(__file__).resolve().parent.parent / "conf"
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float64")
 ROOTS = ("paper", "+", "-")

@@ -1,18 +1,16 @@
-"""What every Hydra entry point shares: where conf/ is, and how a user's mistake is reported."""
+"""What every Hydra entry point shares: how a user's mistake is reported."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 
 from bsnn.errors import UserError
 
-CONF = str(Path(__file__).resolve().parent.parent / "conf")
 log = logging.getLogger(__name__)
 
 

@@ -24,12 +24,12 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bsnn import config as schemas
-from experiments.entry import CONF, reports_user_errors
+from experiments.entry import reports_user_errors
 
 schemas.register()
 
 
-@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
+@hydra.main(version_base="1.3", config_path=str(schemas.CONF), config_name="train")
 @reports_user_errors
 def main(config: DictConfig) -> None:
     typed = schemas.checked(config, schemas.TrainConfig)

@@ -3,8 +3,8 @@
     python -m scripts.data                  # MNIST and CIFAR-10, what the paper trains on
     python -m scripts.data fashion_mnist
 
-Cost: 150 to 180 MB of downloads (3 to 10 s each on a fast line) and 240 MB of disk. Output: one folder per dataset
-below $BSNN_DATA_DIR (default ~/.cache/bsnn). Running it again only verifies.
+Cost: 150 to 180 MB of downloads (10 to 25 s each on a fast line, half of it importing torchvision) and 240 MB of disk.
+Output: one folder per dataset below $BSNN_DATA_DIR (default ~/.cache/bsnn). Running it again only verifies.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
@@ -11,15 +9,14 @@ from omegaconf import OmegaConf
 
 from bsnn.activations import PAPER_ACTIVATIONS
 from bsnn.cell import Cell
-from bsnn.config import SyntheticConfig, TrainConfig, checked
+from bsnn.config import CONF, SyntheticConfig, TrainConfig, checked
 from bsnn.data import DATASETS
 from bsnn.errors import UserError
 from bsnn.gpn import GPN
-from experiments.entry import CONF
 
 
 def config(*overrides: str) -> TrainConfig:
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         return checked(compose("train", overrides=list(overrides)), TrainConfig)
 
 
@@ -28,7 +25,7 @@ def cell(*overrides: str) -> Cell:
 
 
 def names(group: str) -> list[str]:
-    return sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +90,7 @@ def test_the_paper_budget_is_the_papers_protocol() -> None:
         assert (c.depth, c.width, c.batch_size, c.learning_rate, c.momentum) == (200, 500, 64, 1e-4, 0.5)
         assert (c.max_steps, c.dtype) == (None, "float32")
     assert (mnist.epochs, cifar10.epochs) == (50, 100)
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         synthetic = checked(compose("synthetic", overrides=["budget=quick", "+experiment=fig1"]), SyntheticConfig)
     assert (synthetic.depth, synthetic.width, synthetic.samples) == (200, 500, 500)
     assert (min(synthetic.widths), max(synthetic.widths)) == (100, 1500)
@@ -101,7 +98,7 @@ def test_the_paper_budget_is_the_papers_protocol() -> None:
 
 
 def test_table2_is_the_papers_48_cells() -> None:
-    params = yaml.safe_load((Path(CONF) / "experiment" / "table2.yaml").read_text())["hydra"]["sweeper"]["params"]
+    params = yaml.safe_load((CONF / "experiment" / "table2.yaml").read_text())["hydra"]["sweeper"]["params"]
     assert params["activation"].split(",") == list(PAPER_ACTIVATIONS)
     assert params["dataset"].split(",") == ["mnist", "cifar10"]
     assert {params["gpn"], params["batch_norm"]} == {"false,true"}
@@ -141,6 +138,6 @@ def test_a_hash_is_a_promise() -> None:
 
 
 def test_composed_config_resolves_without_missing_values() -> None:
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("train")
     assert not OmegaConf.missing_keys(composed)

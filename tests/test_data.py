@@ -5,12 +5,10 @@ Real data comes from the user's cache and is fetched once if it is not there; wh
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 import gzip
 import hashlib
-import http.server
 import importlib.util
 import io
 import json
@@ -19,11 +17,9 @@ import os
 import pickle
 import struct
 import tarfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -35,7 +31,7 @@ from bsnn.data import DATASETS, DataError, Dataset, load, normalise
 from bsnn.data import sources as sources_module
 from bsnn.data.cache import array_path, array_sha256, dataset_folder, load_arrays, read_array
 from bsnn.data.formats import IDX_FILES, cifar_pickles, cifar_png_tarball, parse_idx, parse_json_labels, parse_png_sheet
-from bsnn.data.sources import Source, torchvision_mirrors
+from bsnn.data.sources import Source, torchvision_download
 from bsnn.data.specs import ARRAYS, CIFAR10, MNIST, Arrays, DatasetSpec
 from scripts.data import main
 
@@ -480,7 +476,7 @@ def test_json_labels_out_of_range() -> None:
         parse_json_labels(b"[1, 256]")
 
 
-# --- files put there by hand, mirrors, registries ---------------------------------------------------------------------
+# --- files put there by hand, torchvision, registries -----------------------------------------------------------------
 
 
 def put_by_hand(folder: Path) -> Path:
@@ -496,7 +492,6 @@ def no_network(*args: object) -> None:
 
 
 def test_idx_files_put_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources_module, "_open", no_network)
     monkeypatch.setattr(sources_module, "_run", no_network)
     put_by_hand(tmp_path)
     assert_tiny(load_arrays(tiny_spec(), tmp_path))
@@ -511,7 +506,6 @@ def cifar_python_tarball(path: Path, arrays: Arrays) -> Path:
 
 
 def test_cifar_tarball_put_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources_module, "_open", no_network)
     monkeypatch.setattr(sources_module, "_run", no_network)
     (tmp_path / "downloads").mkdir()
     path = cifar_python_tarball(tmp_path / "downloads" / "cifar-10-python.tar.gz", cifar_tiny())
@@ -528,61 +522,90 @@ def test_unknown_pickles_are_not_opened(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("spec", DATASETS.values(), ids=DATASETS)
-def test_mirrors_and_archives_are_torchvisions(spec: DatasetSpec) -> None:
+def test_archives_are_torchvisions(spec: DatasetSpec) -> None:
     """Looked up in its source: importing it takes longer than all other tests here."""
     torchvision = importlib.util.find_spec("torchvision")
     assert torchvision is not None
     assert torchvision.origin is not None
-    module = "cifar.py" if spec is CIFAR10 else "mnist.py"
-    tree = ast.parse((Path(torchvision.origin).parent / "datasets" / module).read_text())
-    (definition,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == spec.torchvision)
-    literals = {node.value for node in ast.walk(definition) if isinstance(node, ast.Constant)}
-    assert literals >= {*spec.archives.keys(), *spec.archives.values()}
-    if spec is CIFAR10:
-        assert {f"{mirror}{name}" for mirror in spec.mirrors for name in spec.archives} <= literals
-    else:
-        assert {text for text in literals if str(text).startswith("http")} == set(spec.mirrors)
+    module = Path(torchvision.origin).parent / "datasets" / ("cifar.py" if spec is CIFAR10 else "mnist.py")
+    _, _, definition = module.read_text().partition(f"\nclass {spec.torchvision}(")
+    definition, _, _ = definition.partition("\nclass ")
+    for text in (*spec.archives.keys(), *spec.archives.values()):
+        assert f'"{text}"' in definition
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[SimpleNamespace]:
-    """`url` of a web server with published files, `archives` with their MD5 sums, `dead`, an address nobody serves."""
-    folder = put_by_hand(tmp_path / "server")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
-    web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder))
-    with http.server.HTTPServer(("127.0.0.1", 0), Quiet) as closed:
-        dead = f"http://127.0.0.1:{closed.server_port}/"
-    threading.Thread(target=web.serve_forever, daemon=True).start()
-    archives = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-    yield SimpleNamespace(url=f"http://127.0.0.1:{web.server_port}/", dead=dead, archives=archives)
-    web.shutdown()
-    web.server_close()
-
-
-def test_mirrors(server: SimpleNamespace, tmp_path: Path) -> None:
-    spec = dataclasses.replace(tiny_spec(), archives=server.archives, mirrors=(server.dead, server.url))
-    assert_tiny(torchvision_mirrors(spec, tmp_path))
-
-    nowhere = dataclasses.replace(spec, mirrors=(server.dead, f"{server.url}nowhere/"))
-    with pytest.raises(DataError, match=r"Connection refused, then File not found$"):
-        torchvision_mirrors(nowhere, tmp_path)
-
-    changed = dataclasses.replace(spec, mirrors=(server.url,), archives=MNIST.archives)
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz came with MD5 .*, expected f68b3c2d"):
-        torchvision_mirrors(changed, tmp_path)
+def fake_torchvision(tmp_path: Path, statements: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A torchvision whose datasets do `statements` with `root`; returns an empty work folder."""
+    package = tmp_path / "fake" / "torchvision"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "datasets.py").write_text(
+        f"""
+import pathlib, shutil, socket, sys, time, urllib.error
+def MNIST(root, download):
+    assert download
+    assert socket.getdefaulttimeout() == 6
+    {statements}
+CIFAR10 = MNIST
+"""
+    )
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    work = tmp_path / "work"
+    work.mkdir()
+    return work
 
 
-def test_host_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    release = threading.Event()
-    monkeypatch.setattr(sources_module, "REACH_S", 0.1)
-    monkeypatch.setattr(sources_module.urllib.request, "urlopen", lambda url, timeout: release.wait())
-    with pytest.raises(DataError, match=r"no answer within 0\.1 s"):
-        sources_module._open("http://127.0.0.1/")
-    release.set()
+def test_torchvision_idx_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from where the real one leaves them, through the usual sources, and verified."""
+    files = put_by_hand(tmp_path / "web")
+    copy = f"shutil.copytree({str(files)!r}, pathlib.Path(root, 'MNIST', 'raw'))"
+    work = fake_torchvision(tmp_path, copy, monkeypatch)
+    torchvision = sources_module.sources(tiny_spec(), tmp_path)[0]
+    assert torchvision.name == "torchvision"
+    assert_tiny(load_arrays(tiny_spec(), work, [torchvision]))
+    assert not list(work.glob(".fetch-*"))
+
+    other = dataclasses.replace(tiny_spec(), sha256=MNIST.sha256)
+    with pytest.raises(DataError, match=r"torchvision \(train_images: expected SHA-256 741c9888\w*, found \w*\):"):
+        load_arrays(other, tmp_path / "other", [torchvision])
+
+
+def test_torchvision_cifar_tarball(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = cifar_python_tarball(tmp_path / "cifar-10-python.tar.gz", cifar_tiny())
+    work = fake_torchvision(tmp_path, f"shutil.copy({str(path)!r}, root)", monkeypatch)
+    archives = {path.name: hashlib.md5(path.read_bytes()).hexdigest()}
+    assert_same(torchvision_download(dataclasses.replace(CIFAR10, archives=archives), work), cifar_tiny())
+    with pytest.raises(DataError, match="has MD5"):
+        torchvision_download(CIFAR10, work)
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("raise urllib.error.URLError(OSError(-2, 'unknown host'))", "unknown host"),
+        ("raise RuntimeError('Tried x, got:\\n<urlopen error unknown host>\\n')", "unknown host"),
+        ("raise RuntimeError('File not found or corrupted.')", "RuntimeError: File not found or corrupted."),
+        ("pass", "no train-images-idx3-ubyte.gz there"),
+    ],
+)
+def test_torchvision_fails(statement: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    progress = "print('  0%| | 0.00/9.91M', file=sys.stderr)"
+    work = fake_torchvision(tmp_path, f"{progress}; {statement}", monkeypatch)
+    with pytest.raises(DataError) as error:
+        torchvision_download(tiny_spec(), work)
+    assert str(error.value) == message
+
+
+def test_torchvision_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed, and its half-written file goes."""
+    half = "pathlib.Path(root, 'half').touch(); time.sleep(60)"
+    work = fake_torchvision(tmp_path, half, monkeypatch)
+    monkeypatch.setattr(sources_module, "TORCHVISION_STALL_S", 2.0)
+    start = time.monotonic()
+    with pytest.raises(DataError, match=r"having tried torchvision \(nothing received for 2 s\): put "):
+        load_arrays(tiny_spec(), work, sources_module.sources(tiny_spec(), work)[:1])
+    assert time.monotonic() - start < 30
+    assert [path.name for path in work.iterdir()] == [".lock"]
 
 
 def executable(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -606,7 +629,7 @@ def test_npm_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("echo npm error code E404 >&2; echo more >&2; exit 1", "^npm error code E404$"),
         ("exit 3", "^npm ended with exit code 3$"),
-        ("sleep 60 & sleep 60", r"^npm has received nothing for 0\.5 s$"),
+        ("sleep 60 & sleep 60", r"^nothing received for 0\.5 s$"),
         ("exit 0", r"^expected one \*\.tgz, found 0$"),
     ],
 )

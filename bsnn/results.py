@@ -1,0 +1,234 @@
+"""From the records in results/<budget>/ to Table 2: which cells it consists of, what became of each, means over seeds.
+
+The cells of a table are not typed in anywhere: they are composed from conf/, as training composes them, so that a
+record counts if and only if its cell is one that this budget's table asks for, up to the seed. Everything here is a
+function of conf/ and of the files in the folder.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bsnn import paper
+from bsnn.budgets import Key, table_configs
+from bsnn.cell import Cell
+from bsnn.config import ActivationConfig, BudgetConfig, DatasetConfig
+from bsnn.data import DATASETS
+from bsnn.errors import UserError
+from bsnn.metrics import METRICS
+from bsnn.records import Record, read_records
+
+KEY = list(Key._fields)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What lies in results/<budget>/, for the cells of its Table 2."""
+
+    budget: BudgetConfig
+    datasets: dict[str, DatasetConfig]
+    activations: dict[str, ActivationConfig]
+    expected: dict[Key, Cell]
+    """In the table's order: dataset, function, plain before GPN, without before with batch norm; seed 0 stands for
+    any."""
+    records: list[Record]
+    """Those of expected cells, in the table's order, then by seed."""
+    others: list[Record]
+    """Of other settings (another depth, dataset, protocol version), which the table leaves out."""
+    runs: pd.DataFrame
+    """One row for each of `records`: see `run_row`."""
+    curves: pd.DataFrame
+    """One row for each evaluation of each of `records`: key, seed, status and bsnn.metrics."""
+    table: pd.DataFrame
+    """One row for each of `expected`: see `aggregate`."""
+
+
+def load(budget_dir: Path) -> Results:
+    """The results of the budget that the folder is named after; UserError if there is no such budget or no record."""
+    budget_dir = Path(budget_dir).absolute()
+    name = budget_dir.name
+    table_configs(name)  # raises if there is no such budget
+    records = read_records(budget_dir)
+    if not records:
+        raise UserError(
+            f"{budget_dir}: expected records in its folder runs/, found none; make them with "
+            f"`python -m experiments.train +experiment=table2 budget={name}`."
+        )
+    return from_records(name, records)
+
+
+def from_records(budget: str, records: Iterable[Record]) -> Results:
+    configs = table_configs(budget)
+    keys = {_identity(Cell.from_config(config)): key for key, config in configs.items()}
+    mine: list[tuple[Key, Record]] = []
+    others = []
+    for record in records:
+        cell = _cell(record)
+        key = keys.get(_identity(cell)) if cell is not None else None
+        if key is None:
+            others.append(record)
+        else:
+            mine.append((key, record))
+    seen = {key.activation for key, _ in mine}
+    names = [*paper.ACTIVATIONS, *sorted(seen - set(paper.ACTIVATIONS))]
+    ordered = {
+        Key(dataset, name, gpn, batch_norm): configs[Key(dataset, name, gpn, batch_norm)]
+        for dataset in paper.DATASETS
+        for name in names
+        for gpn in (False, True)
+        for batch_norm in (False, True)
+    }
+    place = {key: index for index, key in enumerate(ordered)}
+    mine.sort(key=lambda pair: (place[pair[0]], pair[1]["cell"]["seed"]))
+    runs = pd.DataFrame([run_row(key, record) for key, record in mine], columns=RUN_COLUMNS)
+    return Results(
+        budget=next(iter(ordered.values())).budget,
+        datasets={key.dataset: config.dataset for key, config in ordered.items()},
+        activations={key.activation: config.activation for key, config in ordered.items()},
+        expected={key: Cell.from_config(config) for key, config in ordered.items()},
+        records=[record for _, record in mine],
+        others=others,
+        runs=runs,
+        curves=_curves(mine),
+        table=pd.DataFrame([aggregate(key, runs_of(runs, *key)) for key in ordered]),
+    )
+
+
+def _identity(cell: Cell) -> str:
+    return cell.with_seed(0).hash
+
+
+def _cell(record: Record) -> Cell | None:
+    """The record's cell, None if it was made by another version of the protocol and so is another cell by now."""
+    try:
+        cell = Cell.from_dict(record["cell"])
+    except TypeError:
+        return None
+    return cell if cell.hash == record["hash"] else None
+
+
+RUN_COLUMNS = [
+    *KEY, "seed", "status", "error", "diverged_at_step", "steps", "seconds",
+    "train_accuracy", "test_accuracy", "start_accuracy", "train_images", "test_images",
+    "initial_ratio", "initial_trend", "ratio_rows", "ratio_first", "ratio_last", "ratio_worst", "ratio_peak",
+]  # fmt: skip
+
+
+def run_row(key: Key, record: Record) -> dict[str, Any]:
+    """One training as a row.
+
+    train_accuracy, test_accuracy   of the last evaluation, in %; start_accuracy: test accuracy before any update
+    train_images, test_images       how many images these are shares of
+    initial_ratio    max_l / min_l of the layers' gradient norms in the first update
+    initial_trend    Spearman's rank correlation of gradient norm and layer there, bottom to top: -1 is a gradient that
+                     grows on its way down (explodes), +1 one that shrinks (vanishes)
+    ratio_first, ratio_last, ratio_worst  the ratio's median over the first and the last interval between evaluations,
+                     and the largest of these medians; ratio_rows is how many there are, ratio_peak the largest single
+                     ratio. nan ranks above inf: all gradients were 0
+    """
+    rows = record["rows"]
+    last: dict[str, Any] = rows[-1] if rows else {}
+    ratios = [row["gradient_ratio"] for row in rows if row["gradient_ratio"] is not None]
+    peaks = [row["gradient_ratio_max"] for row in rows if row["gradient_ratio_max"] is not None]
+    epoch = last.get("epoch", 0.0)
+    share = epoch - math.ceil(epoch) + 1  # train accuracy is over the part of the last epoch that was run
+    spec = DATASETS[key.dataset]
+    norms = record["gradient_norms"]["first"]
+    values = [
+        *key, record["cell"]["seed"], record["status"], record["error"], _number(record["diverged_at_step"]),
+        record["steps"], record["seconds"],
+        _number(last.get("train_accuracy")), _number(last.get("test_accuracy")),
+        _number(rows[0]["test_accuracy"]) if rows and rows[0]["step"] == 0 else math.nan,
+        round(share * spec.train_size), spec.test_size,
+        *initial_gradients(norms),
+        len(ratios), *((ratios[0], ratios[-1], worst(ratios), worst(peaks)) if ratios else (math.nan,) * 4),
+    ]  # fmt: skip
+    return dict(zip(RUN_COLUMNS, values, strict=True))
+
+
+def initial_gradients(norms_L: Sequence[float] | None) -> tuple[float, float]:
+    """max / min and the rank correlation with the layer's number, nan where they are undefined."""
+    if norms_L is None:
+        return math.nan, math.nan
+    norms = np.array(norms_L, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = float(norms.max() / norms.min())
+    return ratio, rank_correlation(range(len(norms)), norms)
+
+
+def rank_correlation(x: Iterable[float], y: Iterable[float]) -> float:
+    """Spearman's, nan where one side is constant or any value is nan."""
+    first, second = (pd.Series(list(side), dtype=np.float64).rank() for side in (x, y))
+    if first.isna().any() or second.isna().any() or first.nunique() < 2 or second.nunique() < 2:
+        return math.nan
+    return float(first.corr(second))
+
+
+def worst(ratios: Iterable[float]) -> float:
+    """The largest, nan being larger than inf (as in bsnn.metrics.gradient_summary)."""
+    return float(np.sort(np.array(list(ratios), dtype=np.float64))[-1])
+
+
+def runs_of(
+    runs: pd.DataFrame, dataset: str, activation: str, gpn: bool | None = None, batch_norm: bool | None = None
+) -> pd.DataFrame:
+    chosen = (runs["dataset"] == dataset) & (runs["activation"] == activation)
+    if gpn is not None:
+        chosen &= runs["gpn"] == gpn
+    if batch_norm is not None:
+        chosen &= runs["batch_norm"] == batch_norm
+    return runs[chosen]
+
+
+def aggregate(key: Key, runs: pd.DataFrame) -> dict[str, Any]:
+    """An entry of Table 2 from its runs: mean and sample standard deviation over the seeds that ended ok.
+
+    status: ok | partly diverged (some seeds) | diverged | crashed | missing; n counts the seeds that ended ok.
+    Gradient ratios are those of the worst seed that ended, diverged or not; seconds the sum over all seeds.
+    """
+    ok, diverged = runs[runs["status"] == "ok"], runs[runs["status"] == "diverged"]
+    ended = runs[runs["status"] != "crashed"]
+    if len(ok):
+        status = "partly diverged" if len(diverged) else "ok"
+    else:
+        status = "diverged" if len(diverged) else "crashed" if len(runs) else "missing"
+    entry: dict[str, Any] = {**key._asdict(), "n": len(ok), "status": status}
+    for split in ("train", "test"):
+        accuracies = ok[f"{split}_accuracy"].to_numpy(dtype=np.float64)
+        entry[f"{split}_mean"] = accuracies.mean() if len(ok) else math.nan
+        entry[f"{split}_sd"] = accuracies.std(ddof=1) if len(ok) > 1 else math.nan
+    printed = runs_of(paper.table2(), *key)
+    for split in ("train", "test"):
+        entry[f"paper_{split}"] = printed[f"{split}_accuracy"].iloc[0] if len(printed) else math.nan
+    for name in ("initial_ratio", "ratio_first", "ratio_last", "ratio_worst", "ratio_peak"):
+        entry[name] = worst(ended[name]) if len(ended) else math.nan
+    entry["initial_trend"] = ended["initial_trend"].mean() if len(ended) else math.nan
+    entry["ratio_rows"] = int(ended["ratio_rows"].sum())
+    entry["seconds"] = runs["seconds"].sum() if len(runs) else math.nan
+    return entry
+
+
+def _curves(mine: list[tuple[Key, Record]]) -> pd.DataFrame:
+    rows = [
+        {
+            **key._asdict(),
+            "seed": record["cell"]["seed"],
+            "status": record["status"],
+            "diverged_at_step": _number(record["diverged_at_step"]),
+            **row,
+        }
+        for key, record in mine
+        for row in record["rows"]
+    ]
+    return pd.DataFrame(rows, columns=[*KEY, "seed", "status", "diverged_at_step", *METRICS])
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -1,0 +1,244 @@
+"""Figures 1-3: a 200-layer random network keeps its signal and its gradient if phi is GPN, and stays nonlinear.
+
+    python -m experiments.synthetic +experiment=fig1      # then: python -m scripts.fig1 results/quick
+    python -m experiments.synthetic +experiment=fig2
+    python -m experiments.synthetic +experiment=fig3      # budget=paper: 10 draws instead of 3
+
+Claim     Fig. 1: plain functions lose signal or gradient exponentially with depth, or (Tanh) go linear; GPN ones don't.
+          Fig. 2: under GPN phi'(h) does not pile up at 1 (in SELU-GPN half of it does: its slope for h > 0 is 1.015).
+          Fig. 3: gradient norms even out with width.
+Cost      budget=quick: 28 s, 10 s, 8 min on two cores of an AMD EPYC shared with other work (load 4 to 7); up to 5 GB.
+Output    results/<budget>/fig<k>.csv, the numbers (dimensionless), and fig<k>.json, where they come from
+
+Columns   All: draw, width, function, gpn (true or false), and then
+          fig1  layer (l = 1..L), the norms of bsnn.propagation.Profile
+          fig2  bin_left, bin_right, count, share (count / all): bins [left, right); the first, from -inf, and the last,
+                to inf, hold what lies outside of the others
+          fig3  ratio (max_l / min_l of gradient_mean), batch_ratio (of batch_gradient)
+
+Same settings, same numbers: a finished figure is skipped. A killed one goes on after the last whole unit of work (one
+draw at one width). Other settings start anew.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from bsnn import provenance
+from bsnn.config import CONF, SyntheticConfig, checked, register
+from bsnn.errors import UserError
+from bsnn.files import read_json, write_json, write_text
+from bsnn.gpn import GPN
+from bsnn.propagation import Activation, Draw, draw, each, propagate, ratio, slope_histogram
+from experiments.entry import reports_user_errors
+
+SCHEMA = 1  # of fig<k>.json
+PROTOCOL_VERSION = 1  # raise it when the code comes to compute other numbers from the same settings
+
+# Bins of Fig. 2, centred on multiples of 0.02: the atoms of phi' at 0 and 1 lie inside a bin, not on an edge.
+BIN_WIDTH, FIRST_CENTRE, BINS = 0.02, -0.5, 126
+
+Unit = tuple[int, int]  # draw, width
+Row = list[object]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Figure:
+    columns: tuple[str, ...]  # after those of KEY
+    versions: tuple[bool, ...]  # False: phi, True: its GPN version
+    dtype: torch.dtype
+    measure: Callable[[Activation, Draw], list[Row]]  # the rows of one function on one draw
+
+
+def fig1(phi: Activation, drawn: Draw) -> list[Row]:
+    profile = propagate(phi, drawn)
+    norms = zip(*(getattr(profile, name).tolist() for name in NORMS), strict=True)
+    return [[layer, *values] for layer, values in enumerate(norms, start=1)]
+
+
+def fig2(phi: Activation, drawn: Draw) -> list[Row]:
+    histogram = slope_histogram(phi, drawn, FIRST_CENTRE - BIN_WIDTH / 2, BIN_WIDTH, BINS)
+    edges = [round(FIRST_CENTRE + (k - 0.5) * BIN_WIDTH, 6) for k in range(BINS + 1)]
+    counts = [histogram.below, *histogram.counts, histogram.above]
+    bins = zip([-math.inf, *edges], [*edges, math.inf], counts, strict=True)
+    return [[left, right, count, count / sum(counts)] for left, right, count in bins]
+
+
+def fig3(phi: Activation, drawn: Draw) -> list[Row]:
+    profile = propagate(phi, drawn)
+    return [[ratio(profile.gradient_mean), ratio(profile.batch_gradient)]]
+
+
+KEY = ("draw", "width", "function", "gpn")
+NORMS = ("signal_mean", "signal_std", "gradient_mean", "gradient_std", "batch_gradient")
+FIGURES = {
+    # float64: norms of plain functions span tens of decades, more than float32 has
+    "fig1": Figure(("layer", *NORMS), (False, True), torch.float64, fig1),
+    "fig2": Figure(("bin_left", "bin_right", "count", "share"), (False, True), torch.float64, fig2),
+    # float32: norms of GPN functions stay near 1; at width 500 the ratios agree with float64 to 7e-4 or better
+    "fig3": Figure(("ratio", "batch_ratio"), (True,), torch.float32, fig3),
+}
+
+
+class Experiment:
+    """The settings of one figure: its units of work, what they give, and what identifies the result."""
+
+    def __init__(self, config: SyntheticConfig) -> None:
+        self.config = config
+        self.figure = FIGURES[config.figure]
+        sweep = config.figure == "fig3"
+        self.widths = list(config.widths) if sweep else [config.width]
+        self.draws = config.draws if sweep else 1
+        try:
+            self.device = provenance.choose_device(config.device)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        self.workers = config.threads or torch.get_num_threads() if self.device.type == "cpu" else 1
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of what changes the numbers; device, threads, folders and labels don't."""
+        config = self.config
+        content = {
+            "protocol": PROTOCOL_VERSION,
+            "figure": config.figure,
+            "dtype": str(self.figure.dtype),
+            "activations": {
+                name: {"module": activation.module, "gpn_root": activation.gpn_root}
+                for name, activation in config.activations.items()
+            },
+            "depth": config.depth,
+            "samples": config.samples,
+            "seed": config.seed,
+            "widths": self.widths,
+            "draws": self.draws,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def units(self) -> list[Unit]:
+        """Draws outermost: an interrupted Fig. 3 has whole curves of the first draws."""
+        return [(index, width) for index in range(self.draws) for width in self.widths]
+
+    def functions(self) -> dict[tuple[str, bool], Activation]:
+        return {
+            (name, gpn): self._activation(name, gpn) for gpn in self.figure.versions for name in self.config.activations
+        }
+
+    def rows(self, unit: Unit, functions: dict[tuple[str, bool], Activation]) -> list[list[str]]:
+        """The CSV rows of one unit. All functions see the same input, error and weights."""
+        index, width = unit
+        config, figure = self.config, self.figure
+        drawn = draw(config.depth, width, config.samples, config.seed, index, figure.dtype, self.device, self.workers)
+        measured = each(lambda phi: figure.measure(phi, drawn), functions.values(), self.workers)
+        return [
+            [str(index), str(width), name, str(gpn).lower(), *map(repr, row)]
+            for (name, gpn), rows in zip(functions, measured, strict=True)
+            for row in rows
+        ]
+
+    def _activation(self, name: str, gpn: bool) -> Activation:
+        settings = self.config.activations[name]
+        try:
+            phi: Activation = instantiate(settings.module)
+            return GPN(phi, root=settings.gpn_root) if gpn else phi
+        except ValueError as error:
+            raise UserError(f"activations.{name}: {error}") from error
+
+
+def run(config: SyntheticConfig, resolved_config: dict[str, Any]) -> dict[str, Any]:
+    """Compute what is missing of the figure's CSV; the record, which is complete then, lies beside it."""
+    experiment = Experiment(config)
+    folder = Path(config.results_dir) / config.budget.name
+    table, record_path = folder / f"{config.figure}.csv", folder / f"{config.figure}.json"
+    record = read_json(record_path) if record_path.exists() else None
+    rows: list[list[str]] = []
+    if record is not None and record.get("hash") == experiment.hash and table.exists():
+        if record["complete"]:
+            log.info("%s: already there with these settings (%s), skipped", config.figure, table)
+            return dict(record)
+        rows = list(csv.reader(table.read_text().splitlines()))[1:]
+    else:
+        table.unlink(missing_ok=True)  # before the record is replaced: it must never vouch for another one's numbers
+        record = {"seconds": 0.0, "started": _now()}
+    functions = experiment.functions()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(experiment.workers)
+    record = {
+        "schema": SCHEMA,
+        "figure": config.figure,
+        "hash": experiment.hash,
+        "complete": False,
+        "config": resolved_config,
+        "provenance": provenance.collect(experiment.device),
+        "seconds": record["seconds"],
+        "started": record["started"],
+        "finished": None,
+    }
+    write_json(record_path, record)
+
+    done = {(int(row[0]), int(row[1])) for row in rows}
+    missing = [unit for unit in experiment.units if unit not in done]
+    if done:
+        log.info("%s: %d of %d units already there, continuing", config.figure, len(done), len(experiment.units))
+    torch.set_num_threads(1)  # see bsnn.propagation.each
+    try:
+        for unit in tqdm(missing, desc=config.figure, disable=not sys.stderr.isatty()):
+            start = time.perf_counter()
+            rows += experiment.rows(unit, functions)
+            seconds = time.perf_counter() - start
+            record["seconds"] += seconds
+            _write_table(table, (*KEY, *experiment.figure.columns), rows)
+            write_json(record_path, record)
+            if not sys.stderr.isatty():
+                log.info("%s: draw %d, width %d, %.1f s", config.figure, *unit, seconds)
+    finally:
+        torch.set_num_threads(threads)
+    record |= {"complete": True, "rows": len(rows), "finished": _now()}
+    write_json(record_path, record)
+    log.info("%s: %d rows in %s, %.0f s", config.figure, len(rows), table, record["seconds"])
+    return record
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="synthetic")
+@reports_user_errors
+def main(config: DictConfig) -> None:
+    settings = checked(config, SyntheticConfig)
+    resolved = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(resolved, dict)
+    run(settings, {str(key): value for key, value in resolved.items()})
+
+
+def _write_table(path: Path, columns: tuple[str, ...], rows: list[list[str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    write_text(path, text.getvalue())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+register()
+
+if __name__ == "__main__":
+    main()

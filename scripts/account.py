@@ -1,0 +1,187 @@
+"""What ran and where: the part of the report that counts, and that says where each number comes from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bsnn import budgets
+from bsnn.budgets import Key
+from bsnn.files import read_json
+from bsnn.results import Results
+from scripts import synthetic_figures
+
+SYNTHETIC = ("fig1", "fig2", "fig3")
+
+
+@dataclass(frozen=True)
+class SyntheticFigure:
+    """What experiments.synthetic left for one of Figs 1-3."""
+
+    table: pd.DataFrame
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    seconds: float
+
+
+Synthetic = dict[str, SyntheticFigure | None]
+
+
+def load_synthetic(folder: Path) -> Synthetic:
+    """Figs 1-3 of a budget, None for those not (or not wholly) computed. Raises UserError for damaged ones."""
+    found: Synthetic = {}
+    for figure in SYNTHETIC:
+        path = folder / f"{figure}.json"
+        record = read_json(path) if path.exists() and path.with_suffix(".csv").exists() else None
+        if record is None or not record["complete"]:
+            found[figure] = None
+            continue
+        made = synthetic_figures.load(folder, figure)
+        found[figure] = SyntheticFigure(made.table, made.config, record["provenance"], record["seconds"])
+    return found
+
+
+def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
+    rows = []
+    for key, config in loaded.datasets.items():
+        entries = loaded.table[loaded.table["dataset"] == key]
+        runs = loaded.runs[loaded.runs["dataset"] == key]
+        trained = runs[runs["status"] != "crashed"]
+        counts = [int((runs["status"] == status).sum()) for status in ("ok", "diverged", "crashed")]
+        missing = int((entries["status"] == "missing").sum())
+        rows.append([config.label, len(entries), *counts, missing, *_seconds(trained["seconds"])])
+    head = ["", "cells", "runs ok", "diverged", "crashed", "cells missing", "median s", "min s", "max s", "sum s"]
+    texts = [table(head, rows)]
+    for status in ("missing", "crashed"):
+        keys = [key for key, value in zip(loaded.expected, loaded.table["status"], strict=True) if value == status]
+        if keys:
+            texts.append(f"{status.capitalize()}: {', '.join(name_of(loaded, key) for key in keys)}.")
+    texts.append(
+        "Seconds are of training and evaluation of one run (a cell and a seed), resumed parts included. Cells that ran "
+        "side by side share the machine, so that the sum is more than the time on the clock."
+    )
+    if loaded.records:
+        first = min(record["started"] for record in loaded.records)
+        last = max(record["finished"] for record in loaded.records)
+        texts.append(f"First start {first}, last end {last}.")
+    times = [f"{stem} {found.seconds:.3g} s" for stem, found in _made(synthetic).items()]
+    texts.append(f"Synthetic figures: {', '.join(times) or 'none computed yet'}.")
+    if loaded.others:
+        texts.append(
+            f"{len(loaded.others)} further record{'s' * (len(loaded.others) > 1)} in this folder of other settings "
+            "(depth, width, data, version) are not part of Table 2 and are left out."
+        )
+    return texts
+
+
+def where(loaded: Results, synthetic: Synthetic) -> list[str]:
+    groups = {
+        "training": distinct(record["provenance"] for record in loaded.records),
+        "Figs 1-3": distinct(found.provenance for found in _made(synthetic).values()),
+    }
+    fields = [
+        field for field in dict.fromkeys(name for group in groups.values() for name in group) if field != "command"
+    ]
+    rows = [
+        [
+            field,
+            *(
+                "; ".join(f"{_plain(value)} ({count})" for value, count in group.get(field, []))
+                for group in groups.values()
+            ),
+        ]
+        for field in fields
+    ]
+    disagreeing = [field for field in fields if _disagree(field, [group.get(field, []) for group in groups.values()])]
+    verdict = (
+        f"The results disagree among themselves in: {', '.join(disagreeing)}. In parentheses: how many records say so."
+        if disagreeing
+        else "All results agree. In parentheses: the number of records."
+    )
+    if any(value for group in groups.values() for value, _ in group.get("dirty", [])):
+        verdict += " **dirty: some were made from files that differ from the commit.**"
+    return [verdict, table(["", *groups], rows)]
+
+
+def _disagree(field: str, groups: Sequence[Sequence[tuple[Any, int]]]) -> bool:
+    """Whether a field has several values; threads only within training or within the figures, which use them
+    differently."""
+    if field == "threads":
+        return any(len(values) > 1 for values in groups)
+    return len({json.dumps(value) for values in groups for value, _ in values}) > 1
+
+
+def provenance(loaded: Results, synthetic: Synthetic, commands: Sequence[str]) -> dict[str, Any]:
+    """Where everything in the folder comes from: every value found, with the number of records that say so."""
+    counts = loaded.runs["status"].value_counts()
+    return {
+        "budget": loaded.budget.name,
+        "headline": budgets.headline(loaded.budget.name),
+        "cells": len(loaded.table),
+        "runs": {status: int(counts.get(status, 0)) for status in ("ok", "diverged", "crashed")},
+        "cells_missing": int((loaded.table["status"] == "missing").sum()),
+        "records_of_other_settings": len(loaded.others),
+        "seconds": float(loaded.runs["seconds"].sum()),
+        "training": {
+            field: [{"value": value, "records": count} for value, count in values]
+            for field, values in distinct([record["provenance"] for record in loaded.records]).items()
+        },
+        "figures": {
+            stem: {"seconds": found.seconds, "provenance": found.provenance} for stem, found in _made(synthetic).items()
+        },
+        "commands": list(commands),
+    }
+
+
+def distinct(provenances: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Any, int]]]:
+    """For every field of bsnn.provenance.collect the values found, commonest first, and how often; versions one by
+    one."""
+    counters: dict[str, Counter[str]] = {}
+    for facts in provenances:
+        flat = {name: value for name, value in facts.items() if name != "versions"}
+        flat |= {f"version of {name}": value for name, value in facts["versions"].items()}
+        for name, value in flat.items():
+            counters.setdefault(name, Counter())[json.dumps(value)] += 1
+    return {
+        name: [
+            (json.loads(text), count) for text, count in sorted(counter.items(), key=lambda item: (-item[1], item[0]))
+        ]
+        for name, counter in counters.items()
+    }
+
+
+def name_of(loaded: Results, key: Key) -> str:
+    """As the tables write it: MNIST Tanh-GPN-BN."""
+    function = loaded.activations[key.activation].label + "-GPN" * key.gpn + "-BN" * key.batch_norm
+    return f"{loaded.datasets[key.dataset].label} {function}"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table; a bar in a cell is escaped, since it would end the cell."""
+    lines = [list(head), ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _made(synthetic: Synthetic) -> dict[str, SyntheticFigure]:
+    return {stem: found for stem, found in synthetic.items() if found is not None}
+
+
+def _seconds(seconds: pd.Series) -> list[str]:
+    if seconds.empty:
+        return ["–"] * 4
+    return [
+        f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+        for value in (seconds.median(), seconds.min(), seconds.max(), seconds.sum())
+    ]
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "none"
+    return ("no", "yes")[value] if isinstance(value, bool) else str(value)

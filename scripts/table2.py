@@ -1,0 +1,216 @@
+"""Table 2: accuracy of networks of depth 200 on MNIST and CIFAR-10, ours beside the paper's.
+
+    python -m scripts.table2 results/quick
+
+Reads the records in results/<budget>/runs/, in seconds, and writes beside them table2.csv (one line for each of the
+table's cells), table2.md and table2.tex (needs the package booktabs). Cells without a record are shown as missing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from bsnn import budgets, results
+from bsnn.budgets import Key
+from bsnn.files import write_text
+from bsnn.results import Results
+from scripts import cli
+
+SPLITS = ("train", "test")
+Entries = dict[Key, dict[str, Any]]
+
+
+def main(argv: list[str] | None = None) -> None:
+    folder = cli.budget_dir(__doc__, argv)
+    loaded = results.load(folder)
+    write_text(folder / "table2.csv", loaded.table.to_csv(index=False, na_rep="nan", lineterminator="\n"))
+    write_text(folder / "table2.md", markdown(loaded))
+    write_text(folder / "table2.tex", latex(loaded))
+
+
+@dataclass(frozen=True)
+class Markup:
+    bold: Callable[[str], str]
+    mark: Callable[[int], str]
+    plus_minus: str
+    dash: str
+
+
+MARKDOWN = Markup("**{}**".format, "<sup>{}</sup>".format, " ± ", "–")
+LATEX = Markup(r"\textbf{{{}}}".format, r"\textsuperscript{{{}}}".format, r" $\pm$ ", "--")
+
+
+@dataclass
+class Notes:
+    """Footnotes in order of appearance; the same text has the same number."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def number(self, text: str) -> int:
+        if text not in self.texts:
+            self.texts.append(text)
+        return self.texts.index(text) + 1
+
+
+def markdown(loaded: Results) -> str:
+    """The table with its caption and footnotes."""
+    head = [
+        "",
+        *(f"{label} {split} {whose}" for label in _labels(loaded) for split in SPLITS for whose in ("ours", "paper")),
+    ]
+    rows, notes = body(loaded, MARKDOWN)
+    lines = [_line(head), _line([":--", *["--:"] * (len(head) - 1)]), *map(_line, rows)]
+    footnotes = [f"{number}. {text}" for number, text in enumerate(notes.texts, start=1)]
+    return "\n".join([f"**Table 2.** {caption(loaded)}", "", *lines, *([""] if footnotes else []), *footnotes]) + "\n"
+
+
+def latex(loaded: Results) -> str:
+    rows, notes = body(loaded, LATEX)
+    labels = _labels(loaded)
+    columns = 4 * len(labels)
+    datasets = " & ".join([""] + [rf"\multicolumn{{4}}{{c}}{{{label}}}" for label in labels])
+    splits = " & ".join([""] + [rf"\multicolumn{{2}}{{c}}{{{split.capitalize()}}}" for _ in labels for split in SPLITS])
+    whose = " & ".join(["", *["ours", "paper"] * (columns // 2)])
+    rules = "".join(rf"\cmidrule(lr){{{first}-{first + 3}}}" for first in range(2, columns + 2, 4))
+    subrules = "".join(rf"\cmidrule(lr){{{first}-{first + 1}}}" for first in range(2, columns + 2, 2))
+    footnotes = [rf"\textsuperscript{{{number}}}~{_escape(text)}" for number, text in enumerate(notes.texts, start=1)]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_escape(caption(loaded))}}}",
+        rf"\begin{{tabular}}{{l{'r' * columns}}}",
+        r"\toprule",
+        *(rf"{datasets} \\", rules, rf"{splits} \\", subrules, rf"{whose} \\"),
+        r"\midrule",
+        *(" & ".join(row) + r" \\" for row in rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *([r"\par\smallskip\footnotesize", "\n\n".join(footnotes)] if footnotes else []),
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def caption(loaded: Results) -> str:
+    depth = next(iter(loaded.expected.values())).depth
+    seeds = sorted({record["cell"]["seed"] for record in loaded.records})
+    several = loaded.table["n"].max() > 1
+    return " ".join(
+        [
+            f"Accuracy (percentage) of neural networks of depth {depth} with different activation functions on "
+            "real-world",
+            "data after the last epoch, ours beside the paper's. In parentheses: with batch normalization before the",
+            "activation function. Bold: the best of the four networks with one function.",
+            f"Ours: {budgets.headline(loaded.budget.name)}; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+            + ("; mean ± standard deviation over the seeds." if several else "."),
+            "The paper: depth 200, width 500, one seed.",
+        ]
+    )
+
+
+def body(loaded: Results, markup: Markup) -> tuple[list[list[str]], Notes]:
+    """The rows below the head, and the footnotes that they refer to."""
+    entries: Entries = {
+        key: {str(name): value for name, value in row.items()}
+        for key, row in zip(loaded.expected, loaded.table.to_dict("records"), strict=True)
+    }
+    notes = Notes()
+    rows = []
+    for activation, config in loaded.activations.items():
+        for gpn in (False, True):
+            row = [config.label + "-GPN" * gpn]
+            for dataset in loaded.datasets:
+                for split in SPLITS:
+                    quartet = [entries[Key(dataset, activation, g, b)] for g in (False, True) for b in (False, True)]
+                    best_ours = _best([ours(entry, split) for entry in quartet])
+                    best_paper = _best([entry[f"paper_{split}"] for entry in quartet])
+                    ours_pair, paper_pair = [], []
+                    for batch_norm in (False, True):
+                        key = Key(dataset, activation, gpn, batch_norm)
+                        entry = entries[key]
+                        ours_pair.append(_ours(entry, split, best_ours, markup, _note(loaded, key, entry, notes)))
+                        paper_pair.append(_bold(_digits(entry[f"paper_{split}"]), best_paper, markup))
+                    row += [_pair(ours_pair), _pair(paper_pair)]
+            rows.append(row)
+    return rows, notes
+
+
+def ours(entry: dict[str, Any], split: str) -> float:
+    return float(entry[f"{split}_mean"])
+
+
+def _ours(entry: dict[str, Any], split: str, best: str | None, markup: Markup, note: int | None) -> str:
+    if entry["status"] in ("ok", "partly diverged"):
+        text = _bold(_digits(ours(entry, split)), best, markup)
+        if entry["n"] > 1:
+            text += markup.plus_minus + _digits(entry[f"{split}_sd"])
+    else:
+        text = "div." if entry["status"] == "diverged" else markup.dash
+    return text if note is None else text + markup.mark(note)
+
+
+def _note(loaded: Results, key: Key, entry: dict[str, Any], notes: Notes) -> int | None:
+    """The number of the footnote that says what became of a cell; None if all seeds ended ok."""
+    if entry["status"] == "missing":
+        return notes.number("missing: not trained yet, there is no record.")
+    runs = results.runs_of(loaded.runs, *key)
+    told = []
+    diverged, crashed = runs[runs["status"] == "diverged"], runs[runs["status"] == "crashed"]
+    if len(diverged):
+        lost = zip(diverged["seed"], diverged["diverged_at_step"], strict=True)
+        steps = ", ".join(f"at step {step:.0f} (seed {seed})" for seed, step in lost)
+        told.append(f"{_share(diverged, runs)}diverged, its loss becoming nan or inf {steps}")
+    if len(crashed):
+        errors = "; ".join(f"{e} (seed {seed})" for seed, e in zip(crashed["seed"], crashed["error"], strict=True))
+        told.append(f"{_share(crashed, runs)}crashed, {errors}")
+    if not told:
+        return None
+    name = loaded.activations[key.activation].label + "-GPN" * key.gpn + "-BN" * key.batch_norm
+    return notes.number(f"{loaded.datasets[key.dataset].label} {name}: {'; '.join(told)}.")
+
+
+def _share(part: pd.DataFrame, runs: pd.DataFrame) -> str:
+    return f"{len(part)} of {len(runs)} seeds " if len(runs) > 1 else ""
+
+
+def _best(values: list[float]) -> str | None:
+    """The largest value as printed; None where there is nothing to choose between."""
+    known = [value for value in values if not math.isnan(value)]
+    printed = {_digits(value) for value in known}
+    return _digits(max(known)) if len(printed) > 1 else None
+
+
+def _bold(text: str, best: str | None, markup: Markup) -> str:
+    return markup.bold(text) if text and text == best else text
+
+
+def _pair(texts: list[str]) -> str:
+    """Without batch norm, and in parentheses with it, as the paper prints them."""
+    return f"{texts[0]} ({texts[1]})" if any(texts) else ""
+
+
+def _digits(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
+
+
+def _labels(loaded: Results) -> list[str]:
+    return [config.label for config in loaded.datasets.values()]
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escape(text: str) -> str:
+    for special in "\\&%$#_{}":
+        text = text.replace(special, r"\textbackslash " if special == "\\" else "\\" + special)
+    return text.replace("±", r"$\pm$").replace("–", "--")
+
+
+if __name__ == "__main__":
+    cli.run(main)
