@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "hydra-core", "wandb", "numpy", "scipy", "pandas", "matplotlib")
 
 
-def collect(device: torch.device) -> dict[str, Any]:
-    """What this process runs on and from.
+def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:
+    """What this process runs on and from. `command` is what makes the result again; default: this process's own.
 
     `commit` is None outside a git checkout. `dirty` is whether a file that makes results differs from the commit;
     changed files under results/ don't count, since they are what runs produce.
@@ -27,7 +27,7 @@ def collect(device: torch.device) -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--", ".", ":!results")),
-        "command": _command(),
+        "command": command or _command(),
         "device": device_name(device),
         "device_type": device.type,
         "threads": torch.get_num_threads() if device.type == "cpu" else None,

@@ -30,11 +30,14 @@ log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
 
 
-def run_cell(config: TrainConfig, resolved_config: dict[str, Any], progress_bar: bool = False) -> Record:
+def run_cell(
+    config: TrainConfig, resolved_config: dict[str, Any], command: str | None = None, progress_bar: bool = False
+) -> Record:
     """Train the cell that `config` describes and return its record, which then lies in its folder.
 
     A finished cell is returned as it is. Several processes may be given the same cell: one trains, the others wait for
-    it. An exception in training is recorded as status `crashed` and raised again; a UserError only raised.
+    it. An exception in training is recorded as status `crashed` and raised again; a UserError only raised. `command` is
+    what the record's provenance names as its origin.
     """
     cell = Cell.from_config(config)
     folder = run_dir(config.results_dir, config.budget.name, cell.id)
@@ -47,7 +50,7 @@ def run_cell(config: TrainConfig, resolved_config: dict[str, Any], progress_bar:
                 torch.set_num_threads(config.threads)
             device = choose_device(config.device)
             data = _loaded(cell.dataset, device, getattr(torch, cell.dtype), os.environ.get("BSNN_DATA_DIR"))
-            record = _train_and_record(cell, config, resolved_config, data, device, folder, progress_bar)
+            record = _train_and_record(cell, config, resolved_config, command, data, device, folder, progress_bar)
         if not config.keep_checkpoint:
             (folder / CHECKPOINT).unlink(missing_ok=True)
     return record
@@ -63,6 +66,7 @@ def _train_and_record(
     cell: Cell,
     config: TrainConfig,
     resolved_config: dict[str, Any],
+    command: str | None,
     data: Dataset,
     device: torch.device,
     folder: Path,
@@ -98,7 +102,7 @@ def _train_and_record(
                 "first": progress.first_gradient_norms if progress else None,
                 "last": progress.last_gradient_norms if progress else None,
             },
-            "provenance": collect(device),
+            "provenance": collect(device, command),
             "config": resolved_config,
         }
         write_record(folder, record)

@@ -14,6 +14,7 @@ trained is skipped, an interrupted one resumes.
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from contextlib import nullcontext
 from typing import Any, cast
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bsnn import config as schemas
+from bsnn.runner import run_cell
 from experiments.entry import reports_user_errors
 
 schemas.register()
@@ -33,13 +35,16 @@ schemas.register()
 @reports_user_errors
 def main(config: DictConfig) -> None:
     typed = schemas.checked(config, schemas.TrainConfig)
-    from bsnn.runner import run_cell  # torch takes seconds to import: a mistake in the config shows before
-
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     bar = sys.stderr.isatty() and not _side_by_side()
     with logging_redirect_tqdm() if bar else nullcontext():
-        record = run_cell(typed, resolved, progress_bar=bar)
+        record = run_cell(typed, resolved, _command(), bar)
     logging.getLogger(__name__).info("%s: %s", record["id"], record["status"])
+
+
+def _command() -> str:
+    """The command that trains this cell alone; in a sweep's worker the process's own would be the worker's."""
+    return shlex.join(["python", "-m", "experiments.train", *HydraConfig.get().overrides.task])
 
 
 def _side_by_side() -> bool:

@@ -55,6 +55,7 @@ def test_one_cell_leaves_a_self_sufficient_record_and_is_not_trained_twice(tmp_p
     assert len(provenance["commit"]) == 40
     assert provenance["versions"]["torch"]
     assert provenance["threads"] == 1
+    assert provenance["command"] == " ".join(["python -m experiments.train", *command])
     folder = tmp_path / "results" / "smoke" / "runs" / record["id"]
     assert {path.name for path in folder.iterdir()} <= {"record.json", ".lock"}
 
