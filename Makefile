@@ -22,13 +22,15 @@ SET ?=
 .PHONY: help setup reproduce train data table1 table2 fig1 fig2 fig3 fig4 figures table report test check lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z0-9 ]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9 ]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
 	@echo "  BUDGET=paper|quick|smoke  SET='seed=0,1,2'  BSNN_JOBS=2 (cells at a time)  BSNN_DATA_DIR=~/.cache/bsnn"
 
 setup: $(READY) ## install everything into .venv
 
 reproduce: ## Table 1, Table 2, Figures 1-4 and the report, into results/<budget>/
-reproduce: data train figures table report
+reproduce: train
+	$(RUN) -m experiments.synthetic -m +experiment=fig1,fig2,fig3 budget=$(budget)
+	$(RUN) -m scripts.publish $(results)
 	@echo "Read $(results)/report.md"
 
 data: $(READY) ## fetch and verify MNIST and CIFAR-10
@@ -53,7 +55,7 @@ fig4: $(READY) ## Figure 4, from the records
 table: table1 table2 ## both tables
 figures: fig1 fig2 fig3 fig4 ## all figures
 
-report: $(READY) ## report.md: what ran, the claims, tables and figures
+report: $(READY) ## report.md: the claims, tables, figures, what ran and where
 	$(RUN) -m scripts.report $(results)
 
 test: $(READY) ## everything that needs no GPU, in minutes
@@ -71,7 +73,7 @@ lock: $(READY) ## renew requirements.lock from pyproject.toml
 clean: ## remove the environment and the logs; results and data stay
 	rm -rf $(VENV) outputs multirun .pytest_cache .mypy_cache .ruff_cache
 
-# --- set-up: once, and again when the lock or the list of packages changes ----------------------------------------------
+# --- set-up: once, and again when the lock or the list of packages changes ---
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)

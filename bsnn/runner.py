@@ -21,10 +21,11 @@ from bsnn.data import Dataset, load
 from bsnn.errors import UserError
 from bsnn.gpn import GPN
 from bsnn.metrics import Row
+from bsnn.network import BSNN
 from bsnn.provenance import choose_device, collect
 from bsnn.records import FINISHED, SCHEMA, Record, read_record, run_dir, write_record
 from bsnn.tracking import Tracker
-from bsnn.training import Progress, train
+from bsnn.training import Progress, load_weights, train
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
@@ -60,6 +61,22 @@ def run_cell(
 def _loaded(name: str, device: torch.device, dtype: torch.dtype, data_dir: str | None) -> Dataset:
     """The last dataset stays in memory: a worker of a sweep trains many cells on it."""
     return load(name, device, dtype, data_dir)
+
+
+def load_trained(folder: Path) -> BSNN:
+    """The trained network of a cell's folder, in evaluation mode, if it was run with keep_checkpoint=true.
+
+    Raises UserError if there is no finished record or no checkpoint.
+    """
+    record = read_record(folder)
+    if record is None or record["status"] not in FINISHED:
+        raise UserError(f"{folder}: expected the record of a finished cell, found none; train it first.")
+    if not (folder / CHECKPOINT).exists():
+        raise UserError(
+            f"{folder}: expected {CHECKPOINT}, found none: weights are kept only on request; move the folder away and "
+            "train the cell again with keep_checkpoint=true."
+        )
+    return load_weights(folder / CHECKPOINT, Cell.from_dict(record["cell"]))
 
 
 def _train_and_record(

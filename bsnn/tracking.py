@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import netrc
 import os
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
+
+import wandb
 
 from bsnn.cell import Cell
 from bsnn.config import TrackingConfig
@@ -27,17 +32,19 @@ class Tracker:
 
     def __init__(self, config: TrackingConfig, cell: Cell, budget: str) -> None:
         self._run: Any = None
+        self._attempt(lambda: self._start(config, cell, budget))
+
+    def _start(self, config: TrackingConfig, cell: Cell, budget: str) -> None:
         mode = _mode(config.mode)
         if mode == "disabled":
             return
         self._attempt(lambda: self._open(config, cell, budget, mode))
         if self._run is None and mode == "online":
             log.warning("W&B: this run is kept offline")
-            self._attempt(lambda: self._open(config, cell, budget, "offline"))
+            wandb.teardown()  # it still holds the run that it could not open
+            self._open(config, cell, budget, "offline")
 
     def _open(self, config: TrackingConfig, cell: Cell, budget: str, mode: Mode) -> None:
-        import wandb  # half a second that mode `none` doesn't pay
-
         Path(config.dir).mkdir(parents=True, exist_ok=True)  # else W&B writes to a temporary folder
         flat = {key: value for key, value in cell.as_dict().items() if key != "activation_module"}
         self._run = wandb.init(
@@ -86,9 +93,11 @@ class Tracker:
 
 
 def _mode(requested: str) -> Mode:
-    """`auto` is what WANDB_MODE says, else online for a user who is logged in, else offline."""
+    """`auto` is what WANDB_MODE says, else online for a user who is logged in and has a network, else offline."""
+    if not os.environ.get("WANDB_MODE", "unset"):
+        del os.environ["WANDB_MODE"]  # wandb raises an error for an empty one
     if requested == "auto":
-        requested = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+        requested = os.environ.get("WANDB_MODE") or ("online" if _logged_in() and _reachable() else "offline")
     match requested:
         case "online":
             return "online"
@@ -99,10 +108,27 @@ def _mode(requested: str) -> Mode:
 
 
 def _logged_in() -> bool:
+    """Whether W&B would find a key: in the environment, or in the file where `wandb login` puts it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlparse(_server()).hostname or "") is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+@functools.cache
+def _reachable() -> bool:
+    """Whether W&B's server answers at all; asked once a process, for wandb itself would try for minutes in each run."""
+    try:
+        urllib.request.urlopen(_server(), timeout=5).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
+    except (OSError, ValueError) as error:
+        log.warning("W&B: %s doesn't answer (%s); runs are kept offline", _server(), error)
+        return False
+    return True
+
+
+def _server() -> str:
+    return str(wandb.setup().settings.base_url)

@@ -23,7 +23,7 @@ from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
 from bsnn.cell import Cell
-from bsnn.data import Dataset
+from bsnn.data import Dataset, dataset_spec
 from bsnn.errors import UserError
 from bsnn.files import write_atomically
 from bsnn.metrics import Row, gradient_summary
@@ -49,11 +49,12 @@ class Progress:
     diverged_at_step: int | None = None
 
 
-def make_network(cell: Cell, data: Dataset, device: torch.device) -> BSNN:
+def make_network(cell: Cell, device: torch.device) -> BSNN:
     """The cell's network at its initial weights, which depend on seed and shape alone, not on the activation."""
+    spec = dataset_spec(cell.dataset)
     return BSNN(
-        in_features=data.train_x.shape[1],
-        out_features=data.spec.classes,
+        in_features=spec.features,
+        out_features=spec.classes,
         width=cell.width,
         depth=cell.depth,
         activation=cell.make_activation(),
@@ -78,7 +79,7 @@ def train(
     same machine with the same number of threads.
     """
     device = data.train_x.device
-    network = make_network(cell, data, device)
+    network = make_network(cell, device)
     optimizer = torch.optim.SGD(network.parameters(), lr=cell.learning_rate, momentum=cell.momentum)
     state = _restore(checkpoint, cell, network, optimizer)
     for row in state.rows:
@@ -185,21 +186,33 @@ def _save(path: Path, cell: Cell, network: BSNN, optimizer: torch.optim.SGD, sta
     write_atomically(path, lambda stream: torch.save(content, stream))
 
 
+def load_weights(path: Path, cell: Cell) -> BSNN:
+    """The network in a checkpoint of `cell`, on the CPU, in evaluation mode. Raises UserError for another file."""
+    network = make_network(cell, torch.device("cpu"))
+    _load(path, cell, network, None)
+    return network.eval()
+
+
 def _restore(path: Path, cell: Cell, network: BSNN, optimizer: torch.optim.SGD) -> Progress:
     """Load a checkpoint into network and optimiser; without one, the start of training."""
     if not path.exists():
         return Progress()
+    state = _load(path, cell, network, optimizer)
+    log.info("%s: resuming at step %d", cell.name, state.step)
+    return state
+
+
+def _load(path: Path, cell: Cell, network: BSNN, optimizer: torch.optim.SGD | None) -> Progress:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["hash"] != cell.hash:
             raise ValueError("it belongs to another cell")
         network.load_state_dict(content["network"])
-        optimizer.load_state_dict(content["optimizer"])
-        state = Progress(**content["progress"])
+        if optimizer is not None:
+            optimizer.load_state_dict(content["optimizer"])
+        return Progress(**content["progress"])
     except Exception as error:
         raise UserError(
             f"{path}: expected a checkpoint of {cell.id}, found one that can't be read ({error}); "
             "delete it and this cell starts anew."
         ) from error
-    log.info("%s: resuming at step %d", cell.name, state.step)
-    return state

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -62,7 +62,6 @@ class Verdict:
     rule: str
     parts: Sequence[Part] = ()
     not_tested_because: str = ""
-    remarks: Sequence[str] = field(default_factory=tuple)
 
     @property
     def outcome(self) -> Outcome:

@@ -1,9 +1,9 @@
-"""What every Hydra entry point shares: how a user's mistake is reported."""
+"""What every Hydra entry point shares: how a user's mistake and an interruption are reported."""
 
 from __future__ import annotations
 
 import functools
-import logging
+import sys
 from collections.abc import Callable
 
 from hydra.errors import CompactHydraException
@@ -11,11 +11,9 @@ from omegaconf import DictConfig
 
 from bsnn.errors import UserError
 
-log = logging.getLogger(__name__)
-
 
 def reports_user_errors(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """A Hydra task whose UserErrors end in one sentence and exit code 1, and whose Ctrl-C ends in exit code 130.
+    """A Hydra task whose UserErrors end in one sentence and exit code 1.
 
     Hydra prints a CompactHydraException without a traceback, and a multirun goes on with its other jobs first.
     """
@@ -26,8 +24,14 @@ def reports_user_errors(task: Callable[[DictConfig], None]) -> Callable[[DictCon
             task(config)
         except UserError as error:
             raise CompactHydraException(str(error)) from None
-        except KeyboardInterrupt:
-            log.warning("interrupted; finished work is kept, and the same command continues from the last checkpoint")
-            raise SystemExit(130) from None
 
     return wrapped
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a `hydra.main` function; Ctrl-C ends it, a sweep too, with one line and exit code 130."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted: finished work is kept, and the same command continues from the last checkpoint")
+        sys.exit(130)

@@ -48,7 +48,7 @@ from bsnn.errors import UserError
 from bsnn.files import read_json, write_json, write_text
 from bsnn.gpn import GPN
 from bsnn.propagation import Activation, Draw, draw, each, propagate, ratio, slope_histogram
-from experiments.entry import reports_user_errors
+from experiments import entry
 
 SCHEMA = 1  # of fig<k>.json
 PROTOCOL_VERSION = 1  # raise it when the code comes to compute other numbers from the same settings
@@ -108,10 +108,7 @@ class Experiment:
         sweep = config.figure == "fig3"
         self.widths = list(config.widths) if sweep else [config.width]
         self.draws = config.draws if sweep else 1
-        try:
-            self.device = provenance.choose_device(config.device)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        self.device = provenance.choose_device(config.device)
         self.workers = config.threads or torch.get_num_threads() if self.device.type == "cpu" else 1
 
     @property
@@ -220,7 +217,7 @@ def run(config: SyntheticConfig, resolved_config: dict[str, Any]) -> dict[str, A
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="synthetic")
-@reports_user_errors
+@entry.reports_user_errors
 def main(config: DictConfig) -> None:
     settings = checked(config, SyntheticConfig)
     resolved = OmegaConf.to_container(config, resolve=True)
@@ -241,4 +238,4 @@ def _now() -> str:
 register()
 
 if __name__ == "__main__":
-    main()
+    entry.run(main)

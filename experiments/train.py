@@ -26,7 +26,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bsnn import config as schemas
 from bsnn.runner import run_cell
-from experiments.entry import reports_user_errors
+from experiments.entry import reports_user_errors, run
 
 schemas.register()
 
@@ -53,4 +53,4 @@ def _side_by_side() -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -15,8 +15,11 @@ import pytest
 
 from bsnn import runner
 from bsnn.data import load
+from bsnn.errors import UserError
 from bsnn.metrics import METRICS
 from bsnn.records import read_records
+from bsnn.runner import load_trained
+from bsnn.training import evaluate
 from experiments.train import main
 from tests.hydra_app import run_app
 
@@ -62,6 +65,21 @@ def test_one_cell_leaves_a_self_sufficient_record_and_is_not_trained_twice(tmp_p
     before = (folder / "record.json").stat()
     assert run_app(main, *command) == 0
     assert (folder / "record.json").stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_trained_weights_are_kept_on_request_and_load(tmp_path: Path) -> None:
+    assert run_app(main, *SMOKE, "batch_norm=true", "gpn=true") == 0
+    [record] = records(tmp_path)
+    folder = tmp_path / "results" / "smoke" / "runs" / record["id"]
+    with pytest.raises(UserError, match="keep_checkpoint=true"):
+        load_trained(folder)
+    (folder / "record.json").unlink()
+    with pytest.raises(UserError, match="train it first"):
+        load_trained(folder)
+    assert run_app(main, *SMOKE, "batch_norm=true", "gpn=true", "keep_checkpoint=true") == 0
+    data = load("mnist")
+    accuracy, loss = evaluate(load_trained(folder), data.test_x, data.test_y)
+    assert (accuracy, loss) == (record["rows"][-1]["test_accuracy"], record["rows"][-1]["test_loss"])
 
 
 def test_same_command_twice_gives_the_same_record(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_rows_are_those_of_the_protocol_written_out(tmp_path: Path) -> None:
     rows: list[Row] = []
     train(CELL, data, tmp_path / "c.pt", rows.append)
 
-    net = make_network(CELL, data, torch.device("cpu"))
+    net = make_network(CELL, torch.device("cpu"))
     parameters = list(net.parameters())
     velocity = [torch.zeros_like(p) for p in parameters]
     expected = []
@@ -159,9 +159,8 @@ def test_evaluation_steps() -> None:
 
 
 def test_seed_means_same_weights_for_every_activation_and_another_order_for_every_epoch() -> None:
-    data = images()
     relu = dataclasses.replace(CELL, activation="relu", activation_module={"_target_": "torch.nn.ReLU"}, gpn=False)
-    weights = [make_network(c, data, torch.device("cpu")).V for c in (CELL, relu, dataclasses.replace(CELL, seed=4))]
+    weights = [make_network(c, torch.device("cpu")).V for c in (CELL, relu, dataclasses.replace(CELL, seed=4))]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     orders = [batch_order(seed, epoch, 1000) for seed in (0, 1) for epoch in (0, 1)]

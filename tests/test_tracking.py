@@ -1,0 +1,124 @@
+"""W&B never stops a training: no key, no network, a server that refuses, an exception in the middle."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bsnn import tracking
+from bsnn.config import TrackingConfig
+from bsnn.records import read_records
+from bsnn.tracking import Tracker, _logged_in, _mode
+from tests.test_training import CELL
+
+KEY = "0123456789" * 4
+
+
+class Refuses(BaseHTTPRequestHandler):
+    """Answers everything with 401, as W&B's server does to an unknown key."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+
+    do_POST = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing_server() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture
+def closed_port() -> str:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        return f"http://127.0.0.1:{server.server_port}"
+
+
+@pytest.mark.parametrize("address", ["refusing_server", "closed_port"])
+def test_a_logged_in_user_whose_server_fails_gets_an_offline_run_and_the_record(
+    tmp_path: Path, root: Path, request: pytest.FixtureRequest, address: str
+) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": str(root),
+        "WANDB_API_KEY": KEY,
+        "WANDB_BASE_URL": request.getfixturevalue(address),
+        "WANDB_MODE": "",
+    }
+    command = [sys.executable, "-m", "experiments.train", "budget=smoke"]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        cwd=tmp_path, env=environment, timeout=120,
+    )  # fmt: skip
+    [record] = read_records(tmp_path / "results" / "smoke")
+    assert record["status"] == "ok"
+    assert "kept offline" in done.stdout
+    assert list((tmp_path / "outputs" / "wandb").glob(f"offline-run-*-smoke-{record['id']}/*.wandb"))
+
+
+def test_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tracking, "_reachable", lambda: True)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_MODE", "")
+    assert not _logged_in()
+    assert [_mode(mode) for mode in ("auto", "offline", "none", "online")] == [
+        "offline",
+        "offline",
+        "disabled",
+        "online",
+    ]
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert _mode("auto") == "online"
+    assert _mode("none") == "disabled"
+    for environment, mode in (("offline", "offline"), ("disabled", "disabled"), ("online", "online")):
+        monkeypatch.setenv("WANDB_MODE", environment)
+        assert _mode("auto") == mode
+
+
+def test_a_key_from_wandb_login_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(tracking, "_server", lambda: "https://wandb.example.org")
+    (tmp_path / "netrc").write_text(f"machine wandb.example.org\n  login user\n  password {KEY}\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert _logged_in()
+    monkeypatch.setattr(tracking, "_server", lambda: "https://elsewhere.example.org")
+    assert not _logged_in()
+
+
+def test_none_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking.wandb, "init", lambda **_: pytest.fail("mode none must not touch W&B"))
+    Tracker(TrackingConfig(mode="none"), CELL, "smoke").finish("ok")
+
+
+def test_a_failing_log_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def define_metric(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def log(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("no space left")
+
+    monkeypatch.setattr(tracking.wandb, "init", lambda **_: Broken())
+    tracker = Tracker(TrackingConfig(mode="offline", dir=str(tmp_path)), CELL, "smoke")
+    row: Any = type("Row", (), {"as_dict": lambda self: {"step": 1, "train_loss": None}, "step": 1})()
+    tracker.log(row)
+    tracker.log(row)
+    tracker.finish("ok")
+    assert caplog.text.count("no space left; the record isn't affected") == 1
