@@ -14,7 +14,9 @@ endif
 # Without BUDGET: paper where torch finds a GPU, quick elsewhere.
 by_hardware = $(RUN) -c "import torch; print('paper' if torch.cuda.is_available() else 'quick')"
 budget = $(eval budget := $(or $(BUDGET),$(shell $(by_hardware))))$(budget)
-results = results/$(budget)
+# Where results go. results/ comes with finished runs, which are not trained again; another folder starts from nothing.
+RESULTS ?= results
+results = $(RESULTS)/$(budget)
 # More Hydra overrides for the runs, say SET="seed=0,1,2" or SET="tracking=none".
 SET ?=
 
@@ -23,13 +25,13 @@ SET ?=
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 ]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9 ]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
-	@echo "  BUDGET=paper|quick|smoke  SET='seed=0,1,2'  BSNN_JOBS=2 (cells at a time)  BSNN_DATA_DIR=~/.cache/bsnn"
+	@echo "  BUDGET=paper|quick|smoke  RESULTS=folder (default results)  SET='seed=0,1,2'  BSNN_JOBS=2 (cells at a time)"
 
 setup: $(READY) ## install everything into .venv
 
 reproduce: ## Table 1, Table 2, Figures 1-4 and the report, into results/<budget>/
 reproduce: train
-	$(RUN) -m experiments.synthetic -m +experiment=fig1,fig2,fig3 budget=$(budget)
+	$(RUN) -m experiments.synthetic -m +experiment=fig1,fig2,fig3 budget=$(budget) results_dir=$(RESULTS)
 	$(RUN) -m scripts.publish $(results)
 	@echo "Read $(results)/report.md"
 
@@ -37,7 +39,7 @@ data: $(READY) ## fetch and verify MNIST and CIFAR-10
 	$(RUN) -m scripts.data mnist cifar10
 
 train: $(READY) data ## train the cells of Table 2 and Fig. 4; finished ones are skipped
-	$(RUN) -m experiments.train +experiment=table2 budget=$(budget) $(SET)
+	$(RUN) -m experiments.train +experiment=table2 budget=$(budget) results_dir=$(RESULTS) $(SET)
 
 table1: $(READY) ## Table 1: the GPN constants
 	$(RUN) -m scripts.table1 $(results)
@@ -46,7 +48,7 @@ table2: $(READY) ## Table 2, from the records
 	$(RUN) -m scripts.table2 $(results)
 
 fig1 fig2 fig3: %: $(READY) ## Figure 1, 2 or 3 (synthetic data)
-	$(RUN) -m experiments.synthetic +experiment=$@ budget=$(budget)
+	$(RUN) -m experiments.synthetic +experiment=$@ budget=$(budget) results_dir=$(RESULTS)
 	$(RUN) -m scripts.$@ $(results)
 
 fig4: $(READY) ## Figure 4, from the records

@@ -14,6 +14,7 @@ import pandas as pd
 from bsnn import budgets
 from bsnn.budgets import Key
 from bsnn.files import read_json
+from bsnn.records import Record
 from bsnn.results import Results
 from scripts import synthetic_figures
 
@@ -74,10 +75,32 @@ def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
     texts.append(f"Synthetic figures: {', '.join(times) or 'none computed yet'}.")
     if loaded.others:
         texts.append(
-            f"{len(loaded.others)} further record{'s' * (len(loaded.others) > 1)} in this folder of other settings "
-            "(depth, width, data, version) are not part of Table 2 and are left out."
+            "Also in this folder, but with other settings, so that the tables, figures and claims leave them out:"
+        )
+        texts.append(
+            table(["", "differs in", "status", "train %", "test %"], [_other(loaded, r) for r in loaded.others])
         )
     return texts
+
+
+def _other(loaded: Results, record: Record) -> list[str]:
+    """What tells a record apart from the cells of the table, and where it ended."""
+    cell = record["cell"]
+    same_data = [expected for expected in loaded.expected.values() if expected.dataset == cell["dataset"]]
+    usual = (same_data or list(loaded.expected.values()))[0].as_dict()
+    varied = {*Key._fields, "activation_module", "seed"}  # within the table, too
+    differing = [
+        f"{name} {cell[name]} instead of {usual[name]}"
+        for name in cell
+        if name not in varied and cell[name] != usual.get(name)
+    ]
+    if not same_data:
+        differing.insert(0, f"dataset {cell['dataset']}")
+    last = record["rows"][-1] if record["rows"] else {}
+    accuracies = [last.get(f"{split}_accuracy") for split in ("train", "test")]
+    shown = ["–" if accuracy is None else f"{accuracy:.2f}" for accuracy in accuracies]
+    name = record["id"].rsplit("-", 1)[0]
+    return [name, "; ".join(differing) or "version of the protocol or function", record["status"], *shown]
 
 
 def where(loaded: Results, synthetic: Synthetic) -> list[str]:

@@ -172,7 +172,9 @@ def test_report_of_smoke(smoke: Path) -> None:
     assert cells_of(text, "CIFAR-10") == ["24", "22", "1", "1", "1", "60", "60", "60", "1380"]
     assert "Missing: CIFAR-10 GELU-GPN." in text
     assert "Crashed: CIFAR-10 Tanh-GPN-BN." in text
-    assert "3 further records in this folder of other settings" in text
+    assert "Also in this folder, but with other settings" in text
+    assert cells_of(text, "mnist-elu-gpn-s0") == ["depth 9 instead of 8", "ok", "20.00", "19.00"]
+    assert cells_of(text, "fashion_mnist-elu-gpn-s0")[0] == "dataset fashion_mnist"
     assert "Not drawn yet: `make fig1 BUDGET=smoke`" in text
     assert "![test accuracy during training, CIFAR-10](fig4.png)" in text
     assert (smoke / "table2.md").read_text().strip() in text
