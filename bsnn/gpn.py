@@ -45,7 +45,10 @@ def gaussian_poincare_constants(phi: Phi, root: str = "paper", kinks: Sequence[f
             "forbids for a continuous function, and no b makes E (a phi + b)^2 = 1; expected a continuous function"
         )
     a = moments.derivative_second**-0.5
-    return a, -a * moments.mean + sign * math.sqrt(max(disc, 0.0))
+    centre, distance = -a * moments.mean, sign * math.sqrt(max(disc, 0.0))
+    b = centre + distance
+    # Where the two cancel (ReLU: E phi^2 = E phi'^2 already) what is left is rounding, of either sign.
+    return a, 0.0 if abs(b) <= 1e-14 * (abs(centre) + abs(distance)) else b
 
 
 class GPN(nn.Module):

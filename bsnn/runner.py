@@ -43,6 +43,8 @@ def run_cell(
     cell = Cell.from_config(config)
     folder = run_dir(config.results_dir, config.budget.name, cell.id)
     with _locked(folder, cell):
+        for leftover in folder.glob(".*.tmp"):  # of a process killed while it wrote
+            leftover.unlink()
         record = read_record(folder)
         if record is not None and record["status"] in FINISHED:
             log.info("%s: already trained (%s), skipped", cell.name, record["status"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
+import threading
+import time
 from collections.abc import Callable
 
 from hydra.errors import CompactHydraException
@@ -26,6 +29,22 @@ def reports_user_errors(task: Callable[[DictConfig], None]) -> Callable[[DictCon
             raise CompactHydraException(str(error)) from None
 
     return wrapped
+
+
+@functools.cache
+def end_with_parent() -> None:
+    """Make this process, a sweep's worker, end when the sweep is killed: joblib's workers would stay for ever.
+
+    What a worker loses by it is the work since its last checkpoint, as in any killed run.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run(main: Callable[[], None]) -> None:

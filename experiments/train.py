@@ -26,7 +26,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bsnn import config as schemas
 from bsnn.runner import run_cell
-from experiments.entry import reports_user_errors, run
+from experiments.entry import end_with_parent, reports_user_errors, run
 
 schemas.register()
 
@@ -36,7 +36,10 @@ schemas.register()
 def main(config: DictConfig) -> None:
     typed = schemas.checked(config, schemas.TrainConfig)
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    bar = sys.stderr.isatty() and not _side_by_side()
+    side_by_side = "JoblibLauncher" in HydraConfig.get().launcher._target_
+    if side_by_side:
+        end_with_parent()
+    bar = sys.stderr.isatty() and not side_by_side  # bars of several processes would overwrite each other
     with logging_redirect_tqdm() if bar else nullcontext():
         record = run_cell(typed, resolved, _command(), bar)
     logging.getLogger(__name__).info("%s: %s", record["id"], record["status"])
@@ -45,11 +48,6 @@ def main(config: DictConfig) -> None:
 def _command() -> str:
     """The command that trains this cell alone; in a sweep's worker the process's own would be the worker's."""
     return shlex.join(["python", "-m", "experiments.train", *HydraConfig.get().overrides.task])
-
-
-def _side_by_side() -> bool:
-    """Whether other cells may run at the same time, whose progress bars would overwrite each other."""
-    return "BasicLauncher" not in HydraConfig.get().launcher._target_
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +207,41 @@ def test_kill_9_then_the_same_command_gives_the_uninterrupted_record(tmp_path: P
     assert "resuming at step" in done.stdout
     whole, killed = (comparable(read_records(tmp_path / name / "smoke")[0]) for name in ("whole", "killed"))
     assert killed | {"config": None} == whole | {"config": None}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
+def test_kill_9_of_a_sweep_ends_its_workers_and_the_same_command_finishes_it(tmp_path: Path, root: Path) -> None:
+    size = ("depth=20", "width=32", "max_steps=400", "evaluations_per_epoch=94", "activation=relu", "batch_norm=false")
+    command = [sys.executable, "-m", "experiments.train", "+experiment=fig4", *SMOKE, *size]
+    environment = os.environ | {"PYTHONPATH": str(root), "BSNN_JOBS": "2"}
+
+    def members(session: int) -> list[int]:
+        """Processes of a session that still run."""
+        found = []
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, *numbers = stat.read_text().rpartition(") ")[2].split()
+                if int(numbers[2]) == session and state != "Z":
+                    found.append(int(stat.parent.name))
+        return found
+
+    def wait_until(condition: Callable[[], object], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    with subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as sweep:
+        wait_until(lambda: len(list((tmp_path / "results").rglob("checkpoint.pt"))) == 2, 90)
+        assert len(members(sweep.pid)) >= 3
+        sweep.kill()
+    wait_until(lambda: not members(sweep.pid), 20)
+    assert not records(tmp_path)
+    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=180)
+    assert [record["status"] for record in records(tmp_path)] == ["ok", "ok"]
+    assert not list((tmp_path / "results").rglob("*.tmp"))
 
 
 def test_two_processes_given_the_same_cell_train_it_once(tmp_path: Path, root: Path) -> None:
