@@ -29,9 +29,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             os.fsync(stream.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except OSError as error:
+    except Exception as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
         raise UserError(
-            f"{path}: could not be written ({error.strerror or error}); make the folder writable, free some space, "
+            f"{path}: could not be written ({cause.strerror or cause}); make the folder writable, free some space, "
             "or choose another place with results_dir=FOLDER."
         ) from error
     finally:
@@ -72,6 +75,13 @@ def _decode(value: Any) -> Any:
     if isinstance(value, list):
         return [_decode(item) for item in value]
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """The OSError that an exception is or came from: torch.save reports a full disk as a RuntimeError over it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _umask() -> int:

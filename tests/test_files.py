@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from bsnn.errors import UserError
 from bsnn.files import read_json, write_atomically, write_json, write_text
@@ -45,6 +46,19 @@ def test_a_full_disk_is_a_users_mistake(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"No space left on device.*free some space"):
         write_atomically(tmp_path / "record.json", no_space)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_under_torch_save_is_a_users_mistake(tmp_path: Path) -> None:
+    class Full:
+        def write(self, _: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+        def flush(self) -> None:
+            pass
+
+    with pytest.raises(UserError, match="No space left on device"):
+        write_atomically(tmp_path / "checkpoint.pt", lambda _: torch.save(torch.ones(1000), Full()))
     assert not list(tmp_path.iterdir())
 
 
