@@ -126,6 +126,16 @@ def test_resumed_training_equals_an_uninterrupted_one_to_the_bit(tmp_path: Path,
     assert dataclasses.asdict(again) == dataclasses.asdict(parts)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_cpus_numbers(tmp_path: Path) -> None:
+    data = images()
+    tensors = {name: getattr(data, name).cuda() for name in ("train_x", "train_y", "test_x", "test_y")}
+    cpu = without_seconds(train(CELL, data, tmp_path / "cpu.pt"))
+    gpu = without_seconds(train(CELL, dataclasses.replace(data, **tensors), tmp_path / "gpu.pt"))
+    for on_cpu, on_gpu in zip(cpu["rows"], gpu["rows"], strict=True):
+        assert on_gpu == pytest.approx(on_cpu, rel=1e-8)
+
+
 def test_divergence_is_a_result(tmp_path: Path) -> None:
     """A gradient that overflows makes the loss nan: the step is named and training stops at that interval's end."""
     cell = dataclasses.replace(CELL, learning_rate=1e308, batch_norm=False)
