@@ -28,6 +28,20 @@ class SigmoidGELU(nn.Module):
         return x * torch.sigmoid(1.702 * x)
 
 
+def value_and_slope(phi: Callable[[Tensor], Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
+    """phi(h) and phi'(h), elementwise, for any phi that torch can differentiate; neither is part of a graph.
+
+    phi' is what autograd says, also at a kink, and 0 for a phi that doesn't depend on h as far as autograd sees.
+    """
+    with torch.enable_grad():
+        h = h.detach().clone().requires_grad_()
+        value = phi(h.clone())  # the clone lets an in-place phi (nn.ReLU(inplace=True)) work
+        if not value.requires_grad:
+            return value, torch.zeros_like(h)
+        (slope,) = torch.autograd.grad(value, h, torch.ones_like(value), materialize_grads=True)
+    return value.detach(), slope
+
+
 # In the order of Table 1. Zero-argument factories, since a network wants a fresh module. The hyperparameters are the
 # paper's, which are also torch's defaults; written out so that they don't follow torch if it changes its mind.
 PAPER_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {

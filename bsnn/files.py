@@ -6,9 +6,12 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from bsnn.errors import UserError
 
@@ -75,6 +78,25 @@ def _decode(value: Any) -> Any:
     if isinstance(value, list):
         return [_decode(item) for item in value]
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+@contextmanager
+def locked(folder: Path, on_wait: Callable[[], object]) -> Iterator[None]:
+    """Hold `folder`, made if need be, for this process alone; `on_wait` is called if another holds it.
+
+    The system frees the lock when its holder dies. Raises OSError for a folder that can't be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _os_error(error: BaseException | None) -> OSError | None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from bsnn.activations import value_and_slope
 from bsnn.haar import haar_orthogonal
 
 
@@ -118,12 +119,10 @@ class BSNN(nn.Module):
         xs, hs, phi_primes = [self.activation(self.bottom(x_BD))], [], []
         for layer, W in enumerate(self.W.unbind()):
             h_BN = self._pre_activation(layer, W, xs[-1])
-            with torch.enable_grad():
-                h_BN.requires_grad_()
-                x_BN = self.activation(h_BN)
-                phi_primes.append(torch.autograd.grad(x_BN.sum(), h_BN)[0])
-            hs.append(h_BN.detach())
-            xs.append(x_BN.detach())
+            x_BN, phi_prime_BN = value_and_slope(self.activation, h_BN)
+            hs.append(h_BN)
+            xs.append(x_BN)
+            phi_primes.append(phi_prime_BN)
         return Signals(torch.stack(xs), _stack(hs, xs[0]), _stack(phi_primes, xs[0]))
 
     def gradient_norms(self) -> Tensor:

@@ -27,6 +27,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from bsnn.activations import value_and_slope
 from bsnn.haar import haar_orthogonal
 from bsnn.randomness import Purpose, generator
 
@@ -129,15 +130,6 @@ def propagate(phi: Activation, drawn: Draw) -> Profile:
         rows.append(torch.stack(statistics))
         error_BN = y_BN @ W_NN
     return Profile(*torch.stack(rows[::-1]).cpu().unbind(dim=1))
-
-
-def value_and_slope(phi: Activation, h: Tensor) -> tuple[Tensor, Tensor]:
-    """phi(h) and phi'(h), elementwise, for any phi that torch can differentiate."""
-    with torch.enable_grad():
-        h = h.detach().requires_grad_()
-        value = phi(h.clone())  # the clone lets an in-place phi work
-        (slope,) = torch.autograd.grad(value, h, torch.ones_like(value))
-    return value.detach(), slope
 
 
 def batch_gradient_norm(x_BN: Tensor, y_BN: Tensor) -> Tensor:

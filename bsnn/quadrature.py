@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bsnn.activations import value_and_slope
+
 Phi = Callable[[Tensor], Tensor]
 
 # The density at 38 is 1e-314, where float64 ends.
@@ -135,7 +137,7 @@ def _panel_integrals(phi: Phi, lo: Tensor, hi: Tensor, c0: float, c1: float) -> 
     nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(_NODES))
     half = ((hi - lo) / 2).unsqueeze(1)
     x = lo.unsqueeze(1) + half * (1 + nodes)
-    y, dy = (v.view_as(x) for v in _value_and_derivative(phi, x.flatten()))
+    y, dy = (v.view_as(x) for v in _checked_value_and_slope(phi, x.flatten()))
     # Half of the density goes to each factor of a square, or phi = exp(x^2/5) would overflow where it has no weight.
     root_density = torch.exp(-(x**2) / 4) / (2 * math.pi) ** 0.25
     u, v = (y - c0 - c1 * x) * root_density, (dy - c1) * root_density
@@ -143,13 +145,9 @@ def _panel_integrals(phi: Phi, lo: Tensor, hi: Tensor, c0: float, c1: float) -> 
     return (integrands * (half * weights).unsqueeze(-1)).sum(1)
 
 
-def _value_and_derivative(phi: Phi, x: Tensor) -> tuple[Tensor, Tensor]:
-    """phi(x) and phi'(x), x (N,): one backward pass, since phi is elementwise."""
-    with torch.enable_grad():
-        x = x.detach().clone().requires_grad_()
-        y = phi(x.clone())  # the clone lets an in-place phi (nn.ReLU(inplace=True)) work
-        dy = torch.autograd.grad(y.sum(), x, materialize_grads=True)[0] if y.requires_grad else torch.zeros_like(x)
-    x, y = x.detach(), y.detach()
+def _checked_value_and_slope(phi: Phi, x: Tensor) -> tuple[Tensor, Tensor]:
+    """phi(x) and phi'(x), x (N,). Raises ValueError where either is not a finite number."""
+    y, dy = value_and_slope(phi, x)
     for what, value in (("phi", y), ("phi'", dy)):
         bad = ~value.isfinite()
         if bool(bad.any()):

@@ -49,6 +49,11 @@ class Results:
     table: pd.DataFrame
     """One row for each of `expected`: see `aggregate`."""
 
+    def name_of(self, key: Key) -> str:
+        """As the tables write it: MNIST Tanh-GPN-BN."""
+        function = self.activations[key.activation].label + "-GPN" * key.gpn + "-BN" * key.batch_norm
+        return f"{self.datasets[key.dataset].label} {function}"
+
 
 def load(budget_dir: Path) -> Results:
     """The results of the budget that the folder is named after; UserError if there is no such budget or no record."""

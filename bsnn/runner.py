@@ -7,18 +7,18 @@ import logging
 import os
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from bsnn.cell import Cell
 from bsnn.config import TrainConfig
 from bsnn.data import Dataset, load
 from bsnn.errors import UserError
+from bsnn.files import locked
 from bsnn.gpn import GPN
 from bsnn.metrics import Row
 from bsnn.network import BSNN
@@ -42,7 +42,7 @@ def run_cell(
     """
     cell = Cell.from_config(config)
     folder = run_dir(config.results_dir, config.budget.name, cell.id)
-    with _locked(folder, cell):
+    with _held(folder, cell):
         for leftover in folder.glob(".*.tmp"):  # of a process killed while it wrote
             leftover.unlink()
         record = read_record(folder)
@@ -140,25 +140,19 @@ def _train_and_record(
 
 
 @contextmanager
-def _locked(folder: Path, cell: Cell) -> Iterator[None]:
-    """Hold the cell's folder for this process alone."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
+def _held(folder: Path, cell: Cell) -> Iterator[None]:
+    """The cell's folder for this process alone. Raises UserError where it can't be written to."""
+    with ExitStack() as held:
         try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("%s: another process is training it; waiting", cell.name)
-            lock.acquire()
-    except OSError as error:
-        raise UserError(
-            f"{folder}: expected a folder that can be written to, found: {error.strerror or error}; "
-            "make it writable or choose another with results_dir=FOLDER."
-        ) from error
-    try:
+            held.enter_context(
+                locked(folder, lambda: log.info("%s: another process is training it; waiting", cell.name))
+            )
+        except OSError as error:
+            raise UserError(
+                f"{folder}: expected a folder that can be written to, found: {error.strerror or error}; "
+                "make it writable or choose another with results_dir=FOLDER."
+            ) from error
         yield
-    finally:
-        lock.release()
 
 
 def _line(row: Row) -> str:

@@ -7,7 +7,7 @@
 Claim     Fig. 1: plain functions lose signal or gradient exponentially with depth, or (Tanh) go linear; GPN ones don't.
           Fig. 2: under GPN phi'(h) does not pile up at 1 (in SELU-GPN half of it does: its slope for h > 0 is 1.015).
           Fig. 3: gradient norms even out with width.
-Cost      budget=quick: 28 s, 10 s, 8 min on two cores of an AMD EPYC shared with other work (load 4 to 7); up to 5 GB.
+Cost      budget=quick: 22 s, 13 s, 3.7 min on two cores of an Intel Xeon; 6 GB of memory at width 1500.
 Output    results/<budget>/fig<k>.csv, the numbers (dimensionless), and fig<k>.json, where they come from
 
 Columns   All: draw, width, function, gpn (true or false), and then

@@ -62,7 +62,7 @@ def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
     for status in ("missing", "crashed"):
         keys = [key for key, value in zip(loaded.expected, loaded.table["status"], strict=True) if value == status]
         if keys:
-            texts.append(f"{status.capitalize()}: {', '.join(name_of(loaded, key) for key in keys)}.")
+            texts.append(f"{status.capitalize()}: {', '.join(loaded.name_of(key) for key in keys)}.")
     texts.append(
         "Seconds are of training and evaluation of one run (a cell and a seed), resumed parts included. Cells that ran "
         "side by side share the machine, so that the sum is more than the time on the clock."
@@ -177,12 +177,6 @@ def distinct(provenances: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[A
         ]
         for name, counter in counters.items()
     }
-
-
-def name_of(loaded: Results, key: Key) -> str:
-    """As the tables write it: MNIST Tanh-GPN-BN."""
-    function = loaded.activations[key.activation].label + "-GPN" * key.gpn + "-BN" * key.batch_norm
-    return f"{loaded.datasets[key.dataset].label} {function}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -10,13 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bsnn import plotting
+from bsnn.synthetic_claims import NEAR_ONE, share_near_one
 from scripts.cli import run
 from scripts.synthetic_figures import Results, draw_and_save
 
 COLUMNS = 4
 LINEAR = ("tanh", "elu")  # slope 1 at 0, where their signal ends (Fig. 1); the paper shows Tanh alone
-
-NEAR = 0.11  # half-way between bin centres, so that whole bins are counted
 
 
 def draw(results: Results) -> Figure:
@@ -51,8 +50,7 @@ def draw_panel(panel: Axes, results: Results, key: str, gpn: bool) -> None:
     panel.bar(bars.bin_left, bars.share, bars.bin_right - bars.bin_left, align="edge", color=color, linewidth=0)
     panel.set_yscale("log")
     panel.set_ylim(1e-5, 10)
-    near = bars.bin_left.ge(1 - NEAR - 1e-9) & bars.bin_right.le(1 + NEAR + 1e-9)
-    told = f"{bars.share[near].sum():.0%} within 1 ± {NEAR}"
+    told = f"{share_near_one(results.table, key, gpn):.0%} within 1 ± {NEAR_ONE}"
     if table["count"][outside].sum():
         told += f"\n{table.share[outside].sum():.1e} outside of the axis"
     panel.text(0.03, 0.98, told, transform=panel.transAxes, va="top", fontsize=6.5)

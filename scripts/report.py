@@ -24,7 +24,7 @@ from bsnn.results import Results
 from bsnn.synthetic_claims import tanh_goes_linear, wider_is_more_equal
 from bsnn.verdicts import Verdict
 from scripts import account, cli, table1, table2
-from scripts.account import SYNTHETIC, Synthetic, name_of, table
+from scripts.account import SYNTHETIC, Synthetic, table
 
 FIGURES = {
     "fig1": "norms of signal and gradient by layer, synthetic data",
@@ -151,7 +151,7 @@ def every_cell(loaded: Results) -> list[str]:
         shown = [_ratio(value) if known else "–" for value in ratios]
         trend = "–" if math.isnan(entry["initial_trend"]) else f"{entry['initial_trend']:.2f}"
         seconds = "–" if math.isnan(entry["seconds"]) else f"{entry['seconds']:.0f}"
-        name = name_of(loaded, Key(*(entry[part] for part in Key._fields)))
+        name = loaded.name_of(Key(*(entry[part] for part in Key._fields)))
         rows.append([name, shown[0], trend, *shown[1:], seconds])
     return [
         "Ratio: max_l / min_l of ||dE/dV_l||_F over the constrained layers: in the first update, as the median "

@@ -8,19 +8,17 @@ They read results/<budget>/fig<k>.csv and .json alone, and write fig<k>.png and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bsnn import plotting
+from bsnn import budgets, plotting
 from bsnn.errors import UserError
 from bsnn.files import read_json
 from scripts.cli import budget_dir
-
-PAPER_SIZES = {"depth": 200, "width": 500, "samples": 500}
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,10 @@ def load(folder: Path, figure: str) -> Results:
 def note(config: dict[str, Any]) -> str:
     """The line under a figure: with which budget, sizes and seed."""
     swept = config["figure"] == "fig3"
-    sizes = {key: config[key] for key in PAPER_SIZES if not (swept and key == "width")}
+    papers = asdict(budgets.load_budget(budgets.PAPER).synthetic)
+    sizes = {key: config[key] for key in ("depth", "width", "samples") if not (swept and key == "width")}
     draws = f"{config['draws']} draws" if swept else "one draw"
-    verdict = "the paper's sizes" if all(sizes[key] == PAPER_SIZES[key] for key in sizes) else "NOT the paper's sizes"
+    verdict = "the paper's sizes" if all(sizes[key] == papers[key] for key in sizes) else "NOT the paper's sizes"
     listed = ", ".join(f"{key} {value}" for key, value in sizes.items())
     return f"{config['budget']['name']} budget: {listed} ({verdict}), {draws}, seed {config['seed']}"
 

@@ -39,9 +39,7 @@ def constants(budget: str) -> pd.DataFrame:
     for printed in paper.table1().itertuples():
         config = configs[Key(paper.DATASETS[0], str(printed.activation), True, False)].activation
         a, b = gaussian_poincare_constants(instantiate(config.module), root=config.gpn_root)
-        # + 0.0: ReLU's b may come out as -1e-17, which would be written as -0.0000
-        a, b = (round(value, DIGITS) + 0.0 for value in (a, b))
-        rows.append((config.name, config.label, a, b, printed.a, printed.b))
+        rows.append((config.name, config.label, round(a, DIGITS), round(b, DIGITS), printed.a, printed.b))
     return pd.DataFrame(rows, columns=["activation", "label", "a", "b", "paper_a", "paper_b"])
 
 

@@ -170,8 +170,7 @@ def _note(loaded: Results, key: Key, entry: dict[str, Any], notes: Notes) -> int
         told.append(f"{_share(crashed, runs)}crashed, {errors}")
     if not told:
         return None
-    name = loaded.activations[key.activation].label + "-GPN" * key.gpn + "-BN" * key.batch_norm
-    return notes.number(f"{loaded.datasets[key.dataset].label} {name}: {'; '.join(told)}.")
+    return notes.number(f"{loaded.name_of(key)}: {'; '.join(told)}.")
 
 
 def _share(part: pd.DataFrame, runs: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ import pytest
 from bsnn import claims, paper, synthetic_claims
 from bsnn.budgets import Key
 from bsnn.claims import CHANCE, paper_runs, trained_claims
+from bsnn.data import load
 from bsnn.results import RUN_COLUMNS, run_row
 from bsnn.synthetic_claims import share_near_one, tanh_goes_linear, wider_is_more_equal
 from bsnn.verdicts import Check, Part, Verdict, binomial_se, difference_in_se, estimate
@@ -305,4 +306,5 @@ def test_chance_is_where_the_papers_dead_networks_are() -> None:
     dead = paper.table2().query("activation == 'relu' and not gpn and not batch_norm").set_index("dataset")
     for (dataset, split), percent in CHANCE.items():
         assert f"{percent:.2f}" == f"{dead.loc[dataset, f'{split}_accuracy']:.2f}"
+        assert percent == pytest.approx(100 * load(dataset).majority_share(split))
     assert Key("mnist", "relu", False, False) in table_keys()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bsnn.activations import PAPER_ACTIVATIONS
+from bsnn.activations import PAPER_ACTIVATIONS, value_and_slope
 from bsnn.gpn import GPN
 from bsnn.propagation import (
     Draw,
@@ -17,7 +17,6 @@ from bsnn.propagation import (
     propagate,
     ratio,
     slope_histogram,
-    value_and_slope,
 )
 
 DEPTH = 200

@@ -16,11 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from bsnn.data.sources import Source, sources
 from bsnn.data.specs import ARRAYS, Arrays, DataError, DatasetSpec
+from bsnn.files import locked
 
 log = logging.getLogger(__name__)
 
@@ -88,22 +88,13 @@ def _missing(folder: Path) -> list[str]:
 
 
 def _fetch(spec: DatasetSpec, folder: Path, candidates: Sequence[Source]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("%s: waiting for the process that is fetching it", spec.label)
-        lock.acquire()
-    try:
+    with locked(folder, lambda: log.info("%s: waiting for the process that is fetching it", spec.label)):
         for leftover in folder.glob(f"{WORK_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         if missing := _missing(folder):  # else another process has fetched it in the meantime
             arrays = _first_that_works(spec, folder, candidates)
             for array in missing:
                 _write_whole(arrays[array], array_path(folder, array))
-    finally:
-        lock.release()
 
 
 def _first_that_works(spec: DatasetSpec, folder: Path, candidates: Sequence[Source]) -> Arrays:
