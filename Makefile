@@ -21,11 +21,11 @@ results = $(RESULTS)/$(budget)
 SET ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce train data table1 table2 fig1 fig2 fig3 fig4 figures table report test check lock clean
+.PHONY: help setup reproduce train data table1 table2 fig1 fig2 fig3 fig4 figures table report bench test check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 ]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9 ]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
-	@echo "  BUDGET=paper|quick|smoke  RESULTS=folder (default results)  SET='seed=0,1,2'  BSNN_JOBS=2 (cells at a time)"
+	@echo "  BUDGET=paper|quick|smoke  RESULTS=folder (default results)  SET='seed=0,1,2 threads=2'"
 
 setup: $(READY) ## install everything into .venv
 
@@ -59,6 +59,9 @@ figures: fig1 fig2 fig3 fig4 ## all figures
 
 report: $(READY) ## report.md: the claims, tables, figures, what ran and where
 	$(RUN) -m scripts.report $(results)
+
+bench: $(READY) ## time a step: bsnn.network, vmap and the engine, into results/bench/
+	$(RUN) -m scripts.benchmark
 
 test: $(READY) ## everything that needs no GPU, in minutes
 	$(RUN) -m pytest

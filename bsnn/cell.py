@@ -20,7 +20,7 @@ from bsnn.errors import UserError
 from bsnn.gpn import GPN
 
 # Raise it when a change of the code changes what a cell computes: records made before are then other cells.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class TrackingConfig:
 
 @dataclass
 class TrainConfig:
-    """experiments.train: one cell of Table 2."""
+    """experiments.train: one cell of Table 2, and how it is trained with others (explained in conf/train.yaml)."""
 
     activation: ActivationConfig = field(default_factory=ActivationConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
@@ -102,14 +102,16 @@ class TrainConfig:
     momentum: float = 0.5
     dtype: str = "float32"
     device: str = "auto"
-    threads: int | None = 1
+    threads: int | None = None
+    max_stack: int | None = None
+    checkpoint_seconds: float = 60.0
     keep_checkpoint: bool = False
     results_dir: str = "results"
 
     def __post_init__(self) -> None:
         for name in ("depth", "width", "batch_size", "evaluations_per_epoch"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("epochs", "max_steps", "threads"):
+        for name in ("epochs", "max_steps", "threads", "max_stack"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         _at_least("seed", self.seed, 0)
@@ -117,6 +119,8 @@ class TrainConfig:
             raise UserError(f"learning_rate: expected a number > 0, found {self.learning_rate}.")
         if not 0 <= self.momentum < 1:
             raise UserError(f"momentum: expected a number in [0, 1), found {self.momentum}.")
+        if not self.checkpoint_seconds >= 0:
+            raise UserError(f"checkpoint_seconds: expected a number >= 0, found {self.checkpoint_seconds}.")
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("activation.gpn_root", self.activation.gpn_root, ROOTS)

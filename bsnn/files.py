@@ -86,17 +86,33 @@ def locked(folder: Path, on_wait: Callable[[], object]) -> Iterator[None]:
 
     The system frees the lock when its holder dies. Raises OSError for a folder that can't be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    lock = try_lock(folder)
+    if lock is None:
         on_wait()
+        lock = _lock(folder)
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
+
+
+def try_lock(folder: Path) -> FileLock | None:
+    """The lock of `folder`, made if need be, to be released by any thread; None while somebody else holds it.
+
+    The system frees it when its holder dies. Raises OSError for a folder that can't be written to.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _lock(folder)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return None
+    return lock
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder / ".lock", thread_local=False)
 
 
 def _os_error(error: BaseException | None) -> OSError | None:

@@ -19,7 +19,11 @@ class Row:
 
     epoch: float = _metric("updates so far / updates in an epoch", "epochs", "Fig. 4")
     step: int = _metric("updates so far", "1", "")
-    seconds: float = _metric("time spent in training and evaluation so far, over all resumed runs", "s", "report")
+    seconds: float = _metric(
+        "time spent in training and evaluation so far, over all resumed runs: the stack's time / its networks",
+        "s",
+        "report",
+    )
     train_accuracy: float | None = _metric(
         "share of right answers over this epoch's mini-batches so far, in training mode, each before its update",
         "%",

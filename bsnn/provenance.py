@@ -15,7 +15,7 @@ import torch
 from bsnn.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("torch", "torchvision", "hydra-core", "wandb", "numpy", "scipy", "pandas", "matplotlib")
+PACKAGES = ("torch", "torchvision", "triton", "hydra-core", "wandb", "numpy", "scipy", "pandas", "matplotlib")
 
 
 def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:

@@ -11,12 +11,12 @@ results/<budget>/runs/<cell id>/record.json
     gpn_constants {"a": ..., "b": ...} of the GPN function, else null
     steps         updates made
     diverged_at_step  for diverged: the first update whose loss was not finite
-    seconds       time spent in training and evaluation, over all resumed runs
+    seconds       time spent in training and evaluation, over all resumed runs: its stack's / cells of the stack
     started, finished  UTC
     rows          one dict for each evaluation, keys and definitions in bsnn.metrics
     gradient_norms  {"first": [...], "last": [...]}: ||dE/dV_l||_F of every constrained layer, bottom to top, in the
                   first and the last update
-    provenance    bsnn.provenance.collect
+    provenance    bsnn.provenance.collect, and `stack`: how many cells were trained together
     config        the resolved Hydra config of the run
 """
 

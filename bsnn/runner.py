@@ -1,34 +1,43 @@
-"""One cell from config to record: skip what is finished, resume what was interrupted, record what crashed."""
+"""From configs to records: cells are planned into stacks and trained, side by side where that is faster.
+
+What is finished is skipped, what was interrupted goes on from its checkpoint. A cell that diverges or crashes disturbs
+no other, and several processes may be given the same cells.
+"""
 
 from __future__ import annotations
 
 import functools
+import gc
 import logging
+import math
 import os
-import traceback
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bsnn import checkpoints, joblog
 from bsnn.cell import Cell
+from bsnn.cellrun import CHECKPOINT, CellRun, Job
 from bsnn.config import TrainConfig
 from bsnn.data import Dataset, load
 from bsnn.errors import UserError
-from bsnn.files import locked
-from bsnn.gpn import GPN
-from bsnn.metrics import Row
+from bsnn.meter import Meter
 from bsnn.network import BSNN
-from bsnn.provenance import choose_device, collect
-from bsnn.records import FINISHED, SCHEMA, Record, read_record, run_dir, write_record
-from bsnn.tracking import Tracker
-from bsnn.training import Progress, load_weights, train
+from bsnn.planning import cores, plan, steps
+from bsnn.records import FINISHED, Record, read_record
+from bsnn.training import Interrupted, Progress, train
 
+__all__ = ["Job", "load_trained", "run_cell", "run_cells"]
 log = logging.getLogger(__name__)
-CHECKPOINT = "checkpoint.pt"
+POLL_SECONDS = 0.5
+DataKey = tuple[str, torch.device, str]  # name, where, dtype
 
 
 def run_cell(
@@ -36,33 +45,28 @@ def run_cell(
 ) -> Record:
     """Train the cell that `config` describes and return its record, which then lies in its folder.
 
-    A finished cell is returned as it is. Several processes may be given the same cell: one trains, the others wait for
-    it. An exception in training is recorded as status `crashed` and raised again; a UserError only raised. `command` is
-    what the record's provenance names as its origin.
+    A finished cell is returned as it is. An exception in training is recorded as status `crashed` and raised; a
+    UserError only raised. `command` is what the record's provenance names as its origin.
     """
-    cell = Cell.from_config(config)
-    folder = run_dir(config.results_dir, config.budget.name, cell.id)
-    with _held(folder, cell):
-        for leftover in folder.glob(".*.tmp"):  # of a process killed while it wrote
-            leftover.unlink()
-        record = read_record(folder)
-        if record is not None and record["status"] in FINISHED:
-            log.info("%s: already trained (%s), skipped", cell.name, record["status"])
-        else:
-            if config.threads is not None:
-                torch.set_num_threads(config.threads)
-            device = choose_device(config.device)
-            data = _loaded(cell.dataset, device, getattr(torch, cell.dtype), os.environ.get("BSNN_DATA_DIR"))
-            record = _train_and_record(cell, config, resolved_config, command, data, device, folder, progress_bar)
-        if not config.keep_checkpoint:
-            (folder / CHECKPOINT).unlink(missing_ok=True)
-    return record
+    [outcome] = run_cells([Job(config, resolved_config, command)], progress_bar)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
-@functools.lru_cache(maxsize=1)
-def _loaded(name: str, device: torch.device, dtype: torch.dtype, data_dir: str | None) -> Dataset:
-    """The last dataset stays in memory: a worker of a sweep trains many cells on it."""
-    return load(name, device, dtype, data_dir)
+def run_cells(jobs: Sequence[Job], progress_bar: bool = False) -> list[Record | BaseException]:
+    """The record of each job's cell, in their order, or the exception that there is instead.
+
+    All are trained that can be, whatever happens to some. Cells that other processes train meanwhile are waited for.
+    A KeyboardInterrupt stops all of them within a step or so; they keep their checkpoints.
+    """
+    asked: dict[Path, list[Job]] = defaultdict(list)
+    for job in jobs:
+        asked[job.folder].append(job)
+    runs = {folder: CellRun(same) for folder, same in asked.items()}
+    with joblog.routed():
+        _Sweep(list(runs.values()), progress_bar).run()
+    return [outcome for job in jobs if (outcome := runs[job.folder].outcome) is not None]
 
 
 def load_trained(folder: Path) -> BSNN:
@@ -78,93 +82,157 @@ def load_trained(folder: Path) -> BSNN:
             f"{folder}: expected {CHECKPOINT}, found none: weights are kept only on request; move the folder away and "
             "train the cell again with keep_checkpoint=true."
         )
-    return load_weights(folder / CHECKPOINT, Cell.from_dict(record["cell"]))
+    return checkpoints.load_network(folder / CHECKPOINT, Cell.from_dict(record["cell"]))
 
 
-def _train_and_record(
-    cell: Cell,
-    config: TrainConfig,
-    resolved_config: dict[str, Any],
-    command: str | None,
-    data: Dataset,
-    device: torch.device,
-    folder: Path,
-    progress_bar: bool,
-) -> Record:
-    phi = cell.make_activation()
-    tracker = Tracker(config.tracking, cell, config.budget.name)
-    started = _now()
-    rows: list[Row] = []
+class _Sweep:
+    """The training of some cells, in rounds: a round plans and trains what no other process holds when it begins."""
 
-    def on_row(row: Row) -> None:
-        rows.append(row)
-        tracker.log(row)
-        log.info("%s: %s", cell.name, _line(row))
+    def __init__(self, runs: Sequence[CellRun], progress_bar: bool) -> None:
+        self._runs = runs
+        self._stop = threading.Event()
+        self._meter = Meter(len(runs), lambda: sum(run.outcome is not None for run in runs), progress_bar)
+        self._loading = threading.Lock()
+        self._data: dict[DataKey, Dataset | Exception] = {}
+        self._stacks_to_come: Counter[DataKey] = Counter()
 
-    def finish(status: str, progress: Progress | None = None, error: str | None = None) -> Record:
-        record = {
-            "schema": SCHEMA,
-            "id": cell.id,
-            "hash": cell.hash,
-            "status": status,
-            "error": error,
-            "budget": config.budget.name,
-            "cell": cell.as_dict(),
-            "gpn_constants": {"a": phi.a, "b": phi.b} if isinstance(phi, GPN) else None,
-            "steps": rows[-1].step if rows else 0,
-            "diverged_at_step": progress.diverged_at_step if progress else None,
-            "seconds": rows[-1].seconds if rows else 0.0,
-            "started": started,
-            "finished": _now(),
-            "rows": [row.as_dict() for row in rows],
-            "gradient_norms": {
-                "first": progress.first_gradient_norms if progress else None,
-                "last": progress.last_gradient_norms if progress else None,
-            },
-            "provenance": collect(device, command),
-            "config": resolved_config,
-        }
-        write_record(folder, record)
-        tracker.finish(status)
-        return record
+    def run(self) -> None:
+        waiting = list(self._runs)
+        try:
+            while waiting:
+                free = [run for run in waiting if run.prepare()]
+                if free:
+                    self._round(free)
+                waiting = [run for run in waiting if run.outcome is None]
+                if waiting and not free:  # other processes train them
+                    time.sleep(POLL_SECONDS)
+        finally:
+            self._meter.close()
 
-    try:
-        progress = train(cell, data, folder / CHECKPOINT, on_row, progress_bar)
-    except UserError:
-        tracker.finish("crashed")
-        raise
-    except Exception as error:
-        finish("crashed", error="".join(traceback.format_exception_only(error)).strip())
-        raise
-    return finish("ok" if progress.diverged_at_step is None else "diverged", progress)
+    def _round(self, free: Sequence[CellRun]) -> None:
+        self._meter.expect(sum(steps(run.cell) - run.step for run in free))
+        on_cpu = all(run.device.type == "cpu" for run in free)
+        wished = [run.config.threads for run in free if run.config.threads is not None]
+        workers = min(wished, default=cores()) if on_cpu else 1
+        stacks = plan(free, workers)
+        self._stacks_to_come.update(_data_key(stack[0]) for stack in stacks)
+        with _one_torch_thread(on_cpu), ThreadPoolExecutor(workers, thread_name_prefix="stack") as pool:
+            futures = {pool.submit(self._train_stack, stack) for stack in stacks}
+            try:
+                while futures:
+                    done, futures = wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                    self._meter.report()
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _train_stack(self, planned: Sequence[CellRun]) -> None:
+        with joblog.about(lambda: [file for run in planned if run.outcome is None for file in run.log_files()]):
+            try:
+                claimed = [run for run in planned if not self._stop.is_set() and run.claim()]
+                if claimed:
+                    self._train(claimed)
+            finally:
+                for run in planned:
+                    run.let_go()
+                self._release_data(_data_key(planned[0]))
+
+    def _train(self, members: Sequence[CellRun]) -> None:
+        data = self._load_data(_data_key(members[0]))
+        if isinstance(data, Dataset):
+            self._attempt(members, data)
+        else:
+            for run in members:
+                run.fail(data)
+
+    def _attempt(self, members: Sequence[CellRun], data: Dataset) -> None:
+        """Train a stack; if that raises an exception, train smaller ones, down to the cell that is to blame."""
+        for run in members:
+            run.stack = len(members)
+        try:
+            train(
+                [run.cell for run in members],
+                data,
+                [run.checkpoint for run in members],
+                on_row=lambda index, row: members[index].add(row),
+                on_end=lambda index, progress: self._ended(members[index], progress),
+                on_step=self._meter.add,
+                stop=self._stop,
+                checkpoint_seconds=min(run.config.checkpoint_seconds for run in members),
+                keep_checkpoint=any(run.config.keep_checkpoint for run in members),
+            )
+            if all(run.outcome is not None for run in members):
+                return
+            raise RuntimeError("the training returned before all of its cells had ended")
+        except Interrupted:
+            return
+        except Exception as error:
+            failure = error
+        left = [run for run in members if run.outcome is None]
+        if len(members) == 1:
+            for run in left:
+                run.fail(failure)
+            return
+        short_of_memory = isinstance(failure, torch.OutOfMemoryError)
+        size = math.ceil(len(members) / 2) if short_of_memory else 1
+        log.warning(
+            "a stack of %d cells failed (%s: %s); they go on %s",
+            len(members), type(failure).__name__, failure, f"in stacks of {size}" if size > 1 else "one by one",
+        )  # fmt: skip
+        del failure  # its traceback holds the stack's memory
+        gc.collect()
+        if short_of_memory:
+            torch.cuda.empty_cache()
+        by_step: dict[int, list[CellRun]] = defaultdict(list)
+        for run in left:
+            if run.restart():
+                by_step[run.step].append(run)
+        for equally_far in by_step.values():
+            for start in range(0, len(equally_far), size):
+                if not self._stop.is_set():
+                    self._attempt(equally_far[start : start + size], data)
+
+    def _ended(self, run: CellRun, progress: Progress) -> None:
+        self._meter.expect(progress.step - steps(run.cell))  # a diverged one needs no more
+        run.finish(progress)
+
+    def _load_data(self, key: DataKey) -> Dataset | Exception:
+        """The dataset, or why there is none; loaded, or looked for in vain, once for all stacks of a round."""
+        with self._loading:
+            if key not in self._data:
+                try:
+                    self._data[key] = _loaded(*key, os.environ.get("BSNN_DATA_DIR"))
+                except Exception as error:
+                    self._data[key] = error
+            return self._data[key]
+
+    def _release_data(self, key: DataKey) -> None:
+        with self._loading:
+            self._stacks_to_come[key] -= 1
+            if self._stacks_to_come[key] == 0:
+                self._data.pop(key, None)
+
+
+def _data_key(run: CellRun) -> DataKey:
+    return run.cell.dataset, run.device, run.cell.dtype
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(name: str, device: torch.device, dtype: str, data_dir: str | None) -> Dataset:
+    """The last dataset stays in memory, for the stacks to come and for the next call of `run_cells`."""
+    return load(name, device, getattr(torch, dtype), data_dir)
 
 
 @contextmanager
-def _held(folder: Path, cell: Cell) -> Iterator[None]:
-    """The cell's folder for this process alone. Raises UserError where it can't be written to."""
-    with ExitStack() as held:
-        try:
-            held.enter_context(
-                locked(folder, lambda: log.info("%s: another process is training it; waiting", cell.name))
-            )
-        except OSError as error:
-            raise UserError(
-                f"{folder}: expected a folder that can be written to, found: {error.strerror or error}; "
-                "make it writable or choose another with results_dir=FOLDER."
-            ) from error
+def _one_torch_thread(on_cpu: bool) -> Iterator[None]:
+    """On a CPU torch computes each product in the thread that asks for it: stacks run side by side instead."""
+    before = torch.get_num_threads()
+    if on_cpu:
+        torch.set_num_threads(1)
+    try:
         yield
-
-
-def _line(row: Row) -> str:
-    """One row for a log: epoch 0.50 | train 43.1 % | test 45.0 % | gradient ratio 12.3 | 21 s."""
-    parts = [f"epoch {row.epoch:.2f}", f"step {row.step}"]
-    if row.train_accuracy is not None:
-        parts.append(f"train {row.train_accuracy:.2f} %")
-    parts.append(f"test {row.test_accuracy:.2f} %")
-    if row.gradient_ratio is not None:
-        parts.append(f"gradient ratio {row.gradient_ratio:.3g}")
-    return " | ".join([*parts, f"{row.seconds:.0f} s"])
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    finally:
+        torch.set_num_threads(before)

@@ -1,4 +1,7 @@
-"""Weights & Biases: a live copy of the records. It never asks, and its failures never stop a training."""
+"""Weights & Biases: a live copy of the records. It never asks, and its failures never stop a training.
+
+Trackers may be used in several threads at once, each in one.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import functools
 import logging
 import netrc
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -23,6 +27,14 @@ log = logging.getLogger(__name__)
 Mode = Literal["online", "offline", "disabled"]
 
 
+class _Service:
+    """W&B's own process, which all runs of this one share."""
+
+    lock = threading.Lock()  # held while a run is opened, and for the two values below
+    open_runs = 0
+    refused = False  # an online run could not be opened: the next ones don't try
+
+
 class Tracker:
     """One W&B run for one cell; with mode `none`, nothing.
 
@@ -38,20 +50,30 @@ class Tracker:
         mode = _mode(config.mode)
         if mode == "disabled":
             return
-        self._attempt(lambda: self._open(config, cell, budget, mode))
-        if self._run is None and mode == "online":
-            log.warning("W&B: this run is kept offline")
-            wandb.teardown()  # it still holds the run that it could not open
-            self._open(config, cell, budget, "offline")
+        with _Service.lock:
+            run_id = f"{budget}-{cell.id}"
+            if mode == "online" and not _Service.refused:
+                self._attempt(lambda: self._open(config, cell, budget, run_id, "online"))
+                if self._run is None:
+                    _Service.refused = True
+                    log.warning("W&B: this run and those that follow are kept offline")
+                    # The service still holds the run that it could not open, and can be ended only if it holds no other
+                    if _Service.open_runs:
+                        run_id += "-offline"
+                    else:
+                        wandb.teardown()
+            if self._run is None:
+                self._open(config, cell, budget, run_id, "offline")
+            _Service.open_runs += 1
 
-    def _open(self, config: TrackingConfig, cell: Cell, budget: str, mode: Mode) -> None:
+    def _open(self, config: TrackingConfig, cell: Cell, budget: str, run_id: str, mode: Mode) -> None:
         Path(config.dir).mkdir(parents=True, exist_ok=True)  # else W&B writes to a temporary folder
         flat = {key: value for key, value in cell.as_dict().items() if key != "activation_module"}
         self._run = wandb.init(
             project=config.project,
             entity=config.entity,
-            dir=config.dir,
-            id=f"{budget}-{cell.id}",
+            dir=Path(config.dir).absolute(),  # W&B's service may have been started elsewhere
+            id=run_id,
             name=cell.name,
             group=cell.name.rsplit("-", 1)[0],
             tags=[budget, cell.dataset, cell.activation, "gpn" if cell.gpn else "plain"] + ["bn"] * cell.batch_norm,
@@ -83,6 +105,9 @@ class Tracker:
             self._attempt(lambda: self._run.summary.update({"status": status}))
         if self._run is not None:
             self._attempt(lambda: self._run.finish(exit_code=1 if status == "crashed" else 0))
+            self._run = None
+            with _Service.lock:
+                _Service.open_runs -= 1
 
     def _attempt(self, action: Callable[[], object]) -> None:
         try:

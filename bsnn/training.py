@@ -1,4 +1,4 @@
-"""Training of one cell: the paper's protocol, with rows of metrics, checkpoints and exact resumption.
+"""Training of cells: the paper's protocol, with rows of metrics, checkpoints and exact resumption.
 
 Section 3.2 and Table 2: SGD with momentum, no weight decay, no schedule, mini-batches in a fresh random order each
 epoch, the last short one kept. Training accuracy is the running mean over the epoch's mini-batches, each before its
@@ -8,11 +8,10 @@ cached one step earlier).
 
 from __future__ import annotations
 
-import logging
 import math
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,152 +19,228 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from tqdm import tqdm
 
+from bsnn import checkpoints
 from bsnn.cell import Cell
-from bsnn.data import Dataset, dataset_spec
-from bsnn.errors import UserError
-from bsnn.files import write_atomically
+from bsnn.checkpoints import Progress, checkpoint_step
+from bsnn.data import Dataset
+from bsnn.engine.functions import function_of
+from bsnn.engine.interval import Interrupted, Measured, Trainable, run_steps
+from bsnn.engine.stack import SHARED, Stack, in_order
 from bsnn.metrics import Row, gradient_summary
-from bsnn.network import BSNN
-from bsnn.randomness import Purpose, batch_order, generator
+from bsnn.randomness import batch_order
+from bsnn.reference import ReferenceStack
 
-log = logging.getLogger(__name__)
-EVALUATION_BATCH = 1000
+__all__ = ["Interrupted", "Progress", "checkpoint_step", "evaluate", "make_stack", "stack_key", "train"]
 
-
-@dataclass
-class Progress:
-    """How far a training is: with the weights, everything that a checkpoint must hold."""
-
-    step: int = 0
-    seconds: float = 0.0
-    seen: int = 0  # samples of the current epoch, with the two sums over them
-    correct: float = 0.0
-    loss_sum: float = 0.0
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    first_gradient_norms: list[float] | None = None
-    last_gradient_norms: list[float] | None = None
-    diverged_at_step: int | None = None
+# Samples in an evaluation's batches: a layer's signals of a stack then stay in a CPU's cache, and a GPU has enough to
+# do. The same for every stack, so that a cell's losses don't depend on its company.
+EVALUATION_BATCH = {"cpu": 320, "cuda": 2000}
 
 
-def make_network(cell: Cell, device: torch.device) -> BSNN:
-    """The cell's network at its initial weights, which depend on seed and shape alone, not on the activation."""
-    spec = dataset_spec(cell.dataset)
-    return BSNN(
-        in_features=spec.features,
-        out_features=spec.classes,
-        width=cell.width,
-        depth=cell.depth,
-        activation=cell.make_activation(),
-        batch_norm=cell.batch_norm,
-        generator=generator(cell.seed, Purpose.INITIAL_WEIGHTS),
-        device=device,
-        dtype=getattr(torch, cell.dtype),
-    )
+def stack_key(cell: Cell) -> Hashable:
+    """Cells with equal keys can share a stack: same data, shape and optimiser, and same way of being computed."""
+    activation = cell.make_activation()
+    if any(True for _ in activation.parameters()):
+        way = "reference"
+    else:
+        way = "plain" if function_of(activation) is None else "compiled"
+    return (*(getattr(cell, name) for name in SHARED), way)
+
+
+def make_stack(cells: Sequence[Cell], device: torch.device) -> Trainable:
+    """The cells at their initial weights: a stack of the engine, or of bsnn.network for functions with parameters."""
+    if any(True for cell in cells for _ in cell.make_activation().parameters()):
+        return ReferenceStack(cells, device)
+    return Stack(cells, device)
 
 
 def train(
-    cell: Cell,
+    cells: Sequence[Cell],
     data: Dataset,
-    checkpoint: Path,
-    on_row: Callable[[Row], None] = lambda row: None,
-    progress_bar: bool = False,
-) -> Progress:
-    """Train `cell` to its end, or until its loss is nan or inf, from `checkpoint` if that exists.
+    paths: Sequence[Path],
+    *,
+    on_row: Callable[[int, Row], None] = lambda index, row: None,
+    on_end: Callable[[int, Progress], None] = lambda index, progress: None,
+    on_step: Callable[[int], None] = lambda networks: None,
+    stop: threading.Event | None = None,
+    checkpoint_seconds: float = 60.0,
+    keep_checkpoint: bool = False,
+) -> list[Progress]:
+    """Train cells with equal `stack_key`s as one stack, each to its end or until its loss is nan or inf.
 
-    `on_row` is called with every row, those restored from the checkpoint included. The checkpoint is written after
-    every row and left in place; the numbers of a resumed training equal those of an uninterrupted one to the bit on the
-    same machine with the same number of threads.
+    Args:
+        data: their dataset, on the device that trains.
+        paths: the cells' checkpoints; those that exist are resumed from, and must be equally far.
+        on_row: called with a cell's index and each of its rows, those restored from the checkpoint included.
+        on_end: called once for each cell, as soon as it has ended, also where the others go on.
+        on_step: called with the number of networks after each step.
+        stop: when set, training ends with Interrupted; the checkpoints are kept.
+        checkpoint_seconds: the least time between checkpoints, which are written after rows only.
+        keep_checkpoint: write the last one too.
+
+    The numbers of a resumed training equal those of an uninterrupted one to the bit, on the same machine.
     """
-    device = data.train_x.device
-    network = make_network(cell, device)
-    optimizer = torch.optim.SGD(network.parameters(), lr=cell.learning_rate, momentum=cell.momentum)
-    state = _restore(checkpoint, cell, network, optimizer)
-    for row in state.rows:
-        on_row(Row(**row))
+    return _Training(cells, data, paths, on_row, on_end, on_step, stop).run(checkpoint_seconds, keep_checkpoint)
 
-    n = len(data.train_x)
-    steps_per_epoch = math.ceil(n / cell.batch_size)
-    last_step = cell.epochs * steps_per_epoch
-    if cell.max_steps is not None:
-        last_step = min(last_step, cell.max_steps)
-    evaluations = _evaluation_steps(steps_per_epoch, cell.evaluations_per_epoch, last_step)
-    started = time.monotonic() - state.seconds
 
-    def finish_row(norms: list[Tensor], trained: bool) -> None:
-        test_accuracy, test_loss = evaluate(network, data.test_x, data.test_y)
-        row = Row(
-            epoch=state.step / steps_per_epoch,
-            step=state.step,
-            seconds=time.monotonic() - started,
-            train_accuracy=100 * state.correct / state.seen if trained else None,
-            train_loss=state.loss_sum / state.seen if trained else None,
-            test_accuracy=test_accuracy,
-            test_loss=test_loss,
-            **gradient_summary(torch.stack(norms).cpu().numpy() if norms else np.empty((0, cell.depth))),
-        )
-        state.seconds = row.seconds
-        state.rows.append(row.as_dict())
-        on_row(row)
-        _save(checkpoint, cell, network, optimizer, state)
+class _Training:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        data: Dataset,
+        paths: Sequence[Path],
+        on_row: Callable[[int, Row], None],
+        on_end: Callable[[int, Progress], None],
+        on_step: Callable[[int], None],
+        stop: threading.Event | None,
+    ) -> None:
+        self.index = sorted(range(len(cells)), key=lambda i: in_order(cells[i]))  # of the k-th member
+        self.cells, self.paths = [cells[i] for i in self.index], [paths[i] for i in self.index]
+        self.data, self.on_row, self.on_end, self.on_step, self.stop = data, on_row, on_end, on_step, stop
+        self.device = data.train_x.device
+        if self.device.type == "cpu":
+            # A dead network's signals are subnormal numbers, with which a CPU multiplies a hundred times more slowly;
+            # what would be below 1e-38 is 0. This thread only.
+            torch.set_flush_denormal(True)
+        self.stack = make_stack(self.cells, self.device)
+        self.states = [self._restored(k) for k in range(len(self.cells))]
+        steps = {state.step for state in self.states}
+        if len(steps) != 1:
+            raise ValueError(f"expected members that are equally far, found steps {sorted(steps)}")
+        self.step = steps.pop()
+        self.active = set(range(len(self.cells)))
 
-    if not state.rows:
-        finish_row([], trained=False)
-    bar = tqdm(total=last_step, initial=state.step, desc=cell.name, unit="step", disable=not progress_bar, leave=False)
-    with bar:
-        while state.step < last_step and state.diverged_at_step is None:
-            epoch, first = divmod(state.step, steps_per_epoch)
-            order = batch_order(cell.seed, epoch, n).to(device)
-            if first == 0:
-                state.seen, state.correct, state.loss_sum = 0, 0.0, 0.0
-            stop = min(s for s in evaluations if s > state.step)
-            losses, hits, norms = [], [], []
-            network.train()
-            for step in range(first, first + stop - state.step):
-                batch = order[step * cell.batch_size : (step + 1) * cell.batch_size]
-                loss, correct, gradient_norms = _update(network, optimizer, data.train_x[batch], data.train_y[batch])
-                losses.append(loss * len(batch))
-                hits.append(correct)
-                norms.append(gradient_norms)
-                state.seen += len(batch)
-                bar.update()
-            # Read once an interval, so that a GPU never waits for the host.
-            interval_losses = torch.stack(losses).double().cpu()
-            state.loss_sum += interval_losses.sum().item()
-            state.correct += torch.stack(hits).sum().item()
+    def _restored(self, k: int) -> Progress:
+        cell, path = self.cells[k], self.paths[k]
+        if not path.exists():
+            return Progress()
+        member, progress = checkpoints.load(path, cell)
+        try:
+            self.stack.load_member(k, member)
+        except Exception as error:
+            raise checkpoints.damaged(path, cell, error) from error
+        return progress
+
+    def run(self, checkpoint_seconds: float, keep_checkpoint: bool) -> list[Progress]:
+        cell, n = self.cells[0], len(self.data.train_x)
+        per_epoch = math.ceil(n / cell.batch_size)
+        last = cell.epochs * per_epoch
+        if cell.max_steps is not None:
+            last = min(last, cell.max_steps)
+        evaluations = _evaluation_steps(per_epoch, cell.evaluations_per_epoch, last)
+        for k, state in enumerate(self.states):
+            for row in state.rows:
+                self.on_row(self.index[k], Row(**row))
+        self.clock, self.saved = time.monotonic(), time.monotonic()
+        if not self.states[0].rows:
+            self._finish_rows(None, per_epoch)
+        self._end_members(last)
+        order_KN: Tensor | None = None
+        while self.active:
+            epoch, first = divmod(self.step, per_epoch)
+            if first == 0 or order_KN is None:
+                order_KN = self._orders(epoch, n)
+            until = min(step for step in evaluations if step > self.step)
+            samples = slice(first * cell.batch_size, (first + until - self.step) * cell.batch_size)
+            measured = run_steps(
+                self.stack,
+                self.data,
+                order_KN[:, samples],
+                cell.batch_size,
+                cell.depth,
+                self.on_step,
+                self.stop,
+            )
+            self._note(measured, first == 0, order_KN[:, samples].shape[1])
+            self.step = until
+            self._finish_rows(measured, per_epoch)
+            self._save_checkpoints(last, checkpoint_seconds, keep_checkpoint)
+            self._end_members(last)
+        return [self.states[self.index.index(i)] for i in range(len(self.index))]
+
+    def _orders(self, epoch: int, n: int) -> Tensor:
+        """The epoch's order of every member (K, n); members with one seed share it."""
+        orders = {seed: batch_order(seed, epoch, n) for seed in {cell.seed for cell in self.cells}}
+        return torch.stack([orders[cell.seed] for cell in self.cells]).to(self.device)
+
+    def _note(self, measured: Measured, new_epoch: bool, samples: int) -> None:
+        """Add an interval's steps to the members' sums."""
+        steps = len(measured.loss_SK)
+        batch = self.cells[0].batch_size
+        sizes = np.full(steps, batch)
+        sizes[-1] = samples - batch * (steps - 1)
+        for k in self.active:
+            state, loss = self.states[k], measured.loss_SK[:, k]
+            if new_epoch:
+                state.seen, state.correct, state.loss_sum = 0, 0, 0.0
+            state.seen += samples
+            state.correct += int(measured.correct_SK[:, k].sum())
+            state.loss_sum += float((loss * sizes).sum())
             if state.first_gradient_norms is None:
-                state.first_gradient_norms = norms[0].tolist()
-            state.last_gradient_norms = norms[-1].tolist()
-            bad = torch.nonzero(~torch.isfinite(interval_losses))
+                state.first_gradient_norms = measured.norms_SLK[0, :, k].tolist()
+            state.last_gradient_norms = measured.norms_SLK[-1, :, k].tolist()
+            bad = np.flatnonzero(~np.isfinite(loss))
             if len(bad):
                 state.diverged_at_step = state.step + int(bad[0]) + 1
-            state.step = stop
-            finish_row(norms, trained=True)
-            bar.set_postfix_str(f"test {state.rows[-1]['test_accuracy']:.1f} %")
-    return state
+            state.step += steps
+
+    def _finish_rows(self, measured: Measured | None, per_epoch: int) -> None:
+        """Evaluate, and give every active member its row; without `measured`, the row before the first step."""
+        accuracy_K, loss_K = evaluate(self.stack, self.data.test_x, self.data.test_y)
+        now = time.monotonic()
+        share = (now - self.clock) / len(self.cells)
+        self.clock = now
+        for k in sorted(self.active):
+            state = self.states[k]
+            state.seconds += share
+            norms_SL = np.empty((0, self.cells[k].depth)) if measured is None else measured.norms_SLK[:, :, k]
+            row = Row(
+                epoch=self.step / per_epoch,
+                step=self.step,
+                seconds=state.seconds,
+                train_accuracy=None if measured is None else 100 * state.correct / state.seen,
+                train_loss=None if measured is None else state.loss_sum / state.seen,
+                test_accuracy=accuracy_K[k],
+                test_loss=loss_K[k],
+                **gradient_summary(norms_SL),
+            )
+            state.rows.append(row.as_dict())
+            self.on_row(self.index[k], row)
+
+    def _save_checkpoints(self, last: int, seconds: float, keep: bool) -> None:
+        due = time.monotonic() - self.saved >= seconds
+        for k in sorted(self.active):
+            if keep if self._ends(k, last) else due:
+                checkpoints.save(self.paths[k], self.cells[k], self.stack.member(k), self.states[k])
+        if due:
+            self.saved = time.monotonic()
+
+    def _ends(self, k: int, last: int) -> bool:
+        return self.step >= last or self.states[k].diverged_at_step is not None
+
+    def _end_members(self, last: int) -> None:
+        """Take out the members that have diverged, and at the last step all."""
+        for k in sorted(self.active):
+            if self._ends(k, last):
+                self.active.remove(k)
+                self.on_end(self.index[k], self.states[k])
 
 
 @torch.no_grad()
-def evaluate(network: BSNN, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Accuracy in percent and mean cross-entropy in nats on (x, y), in evaluation mode."""
-    network.eval()
-    correct, loss = torch.zeros((), device=x.device), torch.zeros((), device=x.device, dtype=torch.float64)
-    for x_BD, y_B in zip(x.split(EVALUATION_BATCH), y.split(EVALUATION_BATCH), strict=True):
-        logits = network(x_BD)
-        correct += (logits.argmax(dim=1) == y_B).sum()
-        loss += F.cross_entropy(logits, y_B, reduction="sum")
-    return 100 * correct.item() / len(y), loss.item() / len(y)
-
-
-def _update(network: BSNN, optimizer: torch.optim.SGD, x_BD: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of SGD: mean loss and number of right answers before it, and the layers' gradient norms (L,)."""
-    optimizer.zero_grad()
-    logits = network(x_BD)
-    loss = F.cross_entropy(logits, y_B)
-    loss.backward()
-    optimizer.step()
-    return loss.detach(), (logits.argmax(dim=1) == y_B).sum(), network.gradient_norms()
+def evaluate(stack: Trainable, x: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
+    """Every member's accuracy in percent and mean cross-entropy in nats on (x, y), in evaluation mode."""
+    correct_K: Any = 0
+    loss_K: Any = 0.0
+    networks = len(stack.logits(x[:1]))
+    batch = EVALUATION_BATCH[x.device.type]
+    for x_BD, y_B in zip(x.split(batch), y.split(batch), strict=True):
+        logits_KBC = stack.logits(x_BD)
+        correct_K = correct_K + (logits_KBC.argmax(dim=2) == y_B).sum(dim=1)
+        target = y_B.expand(networks, -1)
+        losses_KB = F.cross_entropy(logits_KBC.transpose(1, 2), target, reduction="none")
+        loss_K = loss_K + losses_KB.sum(dim=1, dtype=torch.float64)
+    return (100 * correct_K.double() / len(y)).tolist(), (loss_K / len(y)).tolist()
 
 
 def _evaluation_steps(steps_per_epoch: int, evaluations_per_epoch: int, last_step: int) -> list[int]:
@@ -174,45 +249,3 @@ def _evaluation_steps(steps_per_epoch: int, evaluations_per_epoch: int, last_ste
     epochs = range(math.ceil(last_step / steps_per_epoch))
     steps = {epoch * steps_per_epoch + step for epoch in epochs for step in within}
     return sorted({step for step in steps if step < last_step} | {last_step})
-
-
-def _save(path: Path, cell: Cell, network: BSNN, optimizer: torch.optim.SGD, state: Progress) -> None:
-    content = {
-        "hash": cell.hash,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "progress": asdict(state),
-    }
-    write_atomically(path, lambda stream: torch.save(content, stream))
-
-
-def load_weights(path: Path, cell: Cell) -> BSNN:
-    """The network in a checkpoint of `cell`, on the CPU, in evaluation mode. Raises UserError for another file."""
-    network = make_network(cell, torch.device("cpu"))
-    _load(path, cell, network, None)
-    return network.eval()
-
-
-def _restore(path: Path, cell: Cell, network: BSNN, optimizer: torch.optim.SGD) -> Progress:
-    """Load a checkpoint into network and optimiser; without one, the start of training."""
-    if not path.exists():
-        return Progress()
-    state = _load(path, cell, network, optimizer)
-    log.info("%s: resuming at step %d", cell.name, state.step)
-    return state
-
-
-def _load(path: Path, cell: Cell, network: BSNN, optimizer: torch.optim.SGD | None) -> Progress:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["hash"] != cell.hash:
-            raise ValueError("it belongs to another cell")
-        network.load_state_dict(content["network"])
-        if optimizer is not None:
-            optimizer.load_state_dict(content["optimizer"])
-        return Progress(**content["progress"])
-    except Exception as error:
-        raise UserError(
-            f"{path}: expected a checkpoint of {cell.id}, found one that can't be read ({error}); "
-            "delete it and this cell starts anew."
-        ) from error

@@ -8,27 +8,32 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig
 
 from bsnn.errors import UserError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def reports_user_errors(task: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    """A Hydra task whose UserErrors end in one sentence and exit code 1.
 
-    Hydra prints a CompactHydraException without a traceback, and a multirun goes on with its other jobs first.
-    """
+def reports_user_errors(task: Callable[P, R]) -> Callable[P, R]:
+    """A Hydra task whose UserErrors end in one sentence and exit code 1, in a multirun after the other jobs."""
 
     @functools.wraps(task)
-    def wrapped(config: DictConfig) -> None:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            task(config)
+            return task(*args, **kwargs)
         except UserError as error:
             raise CompactHydraException(str(error)) from None
 
     return wrapped
+
+
+def without_traceback(outcome: R) -> R | CompactHydraException:
+    """The outcome of a job; a UserError as Hydra prints it, without a traceback."""
+    return CompactHydraException(str(outcome)) if isinstance(outcome, UserError) else outcome
 
 
 @functools.cache

@@ -5,12 +5,13 @@ trains, whatever the activation; without GPN, ReLU, LeakyReLU and GELU don't; ba
 
     python -m experiments.train activation=tanh gpn=true dataset=mnist seed=0          one cell
     python -m experiments.train +experiment=table2                                      the table's 48 cells
-    python -m experiments.train -m activation='glob(*)' gpn=true,false seed=0,1,2       any grid
+    python -m experiments.train -m hydra/launcher=stacked activation='glob(*)' gpn=true,false seed=0,1,2    any grid
 
 Cost: a quick network 40 to 105 s on one core of an Intel Xeon, plain LeakyReLU and GELU 130 to 340 s (float32
 denormals); the table's 48 under quick 32 minutes on two cores that had other work beside.
 Output: results/<budget>/runs/<cell>/record.json (see bsnn.records) and a W&B run for each cell. A cell that is already
-trained is skipped, an interrupted one resumes.
+trained is skipped, an interrupted one resumes. hydra/launcher=stacked trains the cells of a grid together, which is
+faster; launchers that give each cell a process (joblib) or a node of a cluster work too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -27,24 +29,39 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bsnn import config as schemas
-from bsnn.runner import run_cell
-from experiments.entry import end_with_parent, reports_user_errors, run
+from bsnn.launcher import batched
+from bsnn.records import Record
+from bsnn.runner import Job, run_cells
+from experiments.entry import end_with_parent, reports_user_errors, run, without_traceback
 
 schemas.register()
 
 
-@hydra.main(version_base="1.3", config_path=str(schemas.CONF), config_name="train")
 @reports_user_errors
-def main(config: DictConfig) -> None:
+def job(config: DictConfig, log_files: Sequence[logging.Handler] = ()) -> Job:
     typed = schemas.checked(config, schemas.TrainConfig)
     resolved = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    return Job(typed, resolved, _command(), log_files)
+
+
+def train(jobs: Sequence[Job], progress_bar: bool = True) -> list[Record | BaseException]:
+    """All jobs, in stacks: the batched form of `main`, for hydra/launcher=stacked."""
+    bar = progress_bar and sys.stderr.isatty()
+    with logging_redirect_tqdm() if bar else nullcontext():
+        return [without_traceback(outcome) for outcome in run_cells(jobs, bar)]
+
+
+@hydra.main(version_base="1.3", config_path=str(schemas.CONF), config_name="train")
+@batched(job, train)
+def main(config: DictConfig) -> Record:
     side_by_side = "JoblibLauncher" in HydraConfig.get().launcher._target_
     if side_by_side:
         end_with_parent()
-    bar = sys.stderr.isatty() and not side_by_side  # bars of several processes would overwrite each other
-    with logging_redirect_tqdm() if bar else nullcontext():
-        record = run_cell(typed, resolved, _command(), bar)
-    logging.getLogger(__name__).info("%s: %s", record["id"], record["status"])
+    # Bars of several processes would overwrite each other.
+    [outcome] = train([job(config)], progress_bar=not side_by_side)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def _command() -> str:

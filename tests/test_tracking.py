@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -53,7 +54,8 @@ def closed_port() -> str:
 def test_a_logged_in_user_whose_server_fails_gets_an_offline_run_and_the_record(
     tmp_path: Path, root: Path, request: pytest.FixtureRequest, address: str
 ) -> None:
-    environment = os.environ | {
+    here = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # of an earlier test
+    environment = here | {
         "PYTHONPATH": str(root),
         "WANDB_API_KEY": KEY,
         "WANDB_BASE_URL": request.getfixturevalue(address),
@@ -103,6 +105,35 @@ def test_a_key_from_wandb_login_is_found(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_none_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking.wandb, "init", lambda **_: pytest.fail("mode none must not touch W&B"))
     Tracker(TrackingConfig(mode="none"), CELL, "smoke").finish("ok")
+
+
+def test_one_refusal_is_enough_and_open_runs_survive_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """W&B's service is ended only where no run needs it; what it still holds then gets another id."""
+    opened, refusing = [], [False]
+
+    def init(**settings: Any) -> Any:
+        opened.append((settings["mode"], settings["id"].removeprefix(f"smoke-{CELL.id}")))
+        if refusing[0] and settings["mode"] == "online":
+            raise RuntimeError("401")
+        return MagicMock()
+
+    ended = []
+    monkeypatch.setattr(tracking.wandb, "init", init)
+    monkeypatch.setattr(tracking.wandb, "teardown", lambda: ended.append(True))
+    monkeypatch.setattr(tracking._Service, "refused", False)
+    monkeypatch.setattr(tracking._Service, "open_runs", 0)
+    config = TrackingConfig(mode="online", dir=str(tmp_path))
+    first = Tracker(config, CELL, "smoke")
+    refusing[0] = True
+    second, third = Tracker(config, CELL, "smoke"), Tracker(config, CELL, "smoke")
+    assert opened == [("online", ""), ("online", ""), ("offline", "-offline"), ("offline", "")]
+    for tracker in (first, second, third):
+        tracker.finish("ok")
+    assert not ended
+    monkeypatch.setattr(tracking._Service, "refused", False)
+    Tracker(config, CELL, "smoke").finish("ok")
+    assert opened[4:] == [("online", ""), ("offline", "")]
+    assert ended == [True]
 
 
 def test_a_failing_log_is_a_warning(

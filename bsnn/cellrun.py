@@ -1,0 +1,270 @@
+"""One cell on its way from config to record: its folder and lock, its rows, its W&B run, its log files."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Hashable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from torch import nn
+
+from bsnn import joblog
+from bsnn.cell import Cell
+from bsnn.config import TrainConfig
+from bsnn.errors import UserError
+from bsnn.files import try_lock
+from bsnn.gpn import GPN
+from bsnn.metrics import Row
+from bsnn.provenance import choose_device, collect
+from bsnn.records import FINISHED, SCHEMA, Record, read_record, run_dir, write_record
+from bsnn.tracking import Tracker
+from bsnn.training import Progress, checkpoint_step, stack_key
+
+log = logging.getLogger(__name__)
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell that somebody wants trained.
+
+    Args:
+        command: what the record's provenance names as its origin.
+        log_files: where this cell's log lines go beside the root logger's handlers.
+    """
+
+    config: TrainConfig
+    resolved_config: dict[str, Any]
+    command: str | None = None
+    log_files: Sequence[logging.Handler] = ()
+
+    @property
+    def folder(self) -> Path:
+        """The cell's folder, the same for two jobs that ask for the same."""
+        cell = Cell.from_config(self.config)
+        return run_dir(self.config.results_dir, self.config.budget.name, cell.id).absolute()
+
+
+class CellRun:
+    """From config to record. `outcome` is the record, or the exception that there is instead, once it is known."""
+
+    device: torch.device
+    phi: nn.Module
+    key: Hashable  # cells with equal ones can share a stack
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        job = jobs[0]
+        self.jobs, self.config = jobs, job.config
+        self.cell = Cell.from_config(job.config)
+        self.folder = run_dir(job.config.results_dir, job.config.budget.name, self.cell.id)
+        self.checkpoint = self.folder / CHECKPOINT
+        self.max_stack = job.config.max_stack
+        self.step = 0
+        self.stack = 1  # how many cells are trained with it
+        self.outcome: Record | BaseException | None = None
+        self._lock: FileLock | None = None
+        self._waiting = False
+        self._seen: tuple[int, int] | None = None
+        self._tracker: Tracker | None = None
+        self._tracked = -1  # the last row's step that W&B and the log have
+        self._rows: list[Row] = []
+        self._started = ""
+
+    def about(self) -> AbstractContextManager[None]:
+        """What is logged meanwhile is about this cell."""
+        return joblog.about(self.log_files)
+
+    def log_files(self) -> list[logging.Handler]:
+        return [file for job in self.jobs for file in job.log_files]
+
+    def prepare(self) -> bool:
+        """Find out where the cell stands; True if it is to be trained now, with `device`, `key` and `step` known.
+
+        Else it has an outcome, or another process trains it. No lock is held afterwards: several processes may be
+        given the same cells and share them, and none ever waits for a lock while it holds another.
+        """
+        with self.about():
+            try:
+                if self._skip_if_finished() or not self._try_lock():
+                    return False
+                try:
+                    self._look()
+                finally:
+                    self.release()
+            except Exception as error:
+                self._end(error)
+            return self.outcome is None
+
+    def _look(self) -> None:
+        for leftover in self.folder.glob(".*.tmp"):  # of a process killed while it wrote
+            leftover.unlink()
+        if self._skip_if_finished():
+            return
+        self.device = choose_device(self.config.device)
+        self.phi = self.cell.make_activation()
+        self.key = stack_key(self.cell)
+        self._seen = self._checkpoint_version()
+        self.step = checkpoint_step(self.checkpoint, self.cell)
+
+    def claim(self) -> bool:
+        """Take the cell's folder to train it now. False if another process was faster: then `prepare` it again."""
+        with self.about():
+            try:
+                if not self._try_lock():
+                    return False
+                if self._skip_if_finished() or self._checkpoint_version() != self._seen:
+                    self.release()
+                    return False
+                if self.step:
+                    log.info("%s: resuming at step %d", self.cell.name, self.step)
+                self._started = _now()
+                self._tracker = Tracker(self.config.tracking, self.cell, self.config.budget.name)
+            except Exception as error:
+                self._end(error)
+            return self.outcome is None
+
+    def restart(self) -> bool:
+        """Another attempt, after a crash of its stack: from the checkpoint, whose rows will come again."""
+        self._rows = []
+        try:
+            self.step = checkpoint_step(self.checkpoint, self.cell)
+        except UserError as error:
+            self.fail(error)
+        return self.outcome is None
+
+    def add(self, row: Row) -> None:
+        self._rows.append(row)
+        if row.step > self._tracked:
+            self._tracked = row.step
+            with self.about():
+                assert self._tracker is not None
+                self._tracker.log(row)
+                log.info("%s: %s", self.cell.name, _line(row))
+
+    def finish(self, progress: Progress) -> None:
+        """The training has ended: write the record."""
+        with self.about():
+            try:
+                record = self._record("ok" if progress.diverged_at_step is None else "diverged", progress)
+                log.info("%s: %s", self.cell.id, record["status"])
+                self._end(record)
+            except Exception as error:
+                self._end(error)
+
+    def fail(self, error: Exception) -> None:
+        """The training has raised an exception: a user's mistake leaves no record, anything else one of a crash."""
+        with self.about():
+            if not isinstance(error, UserError):
+                text = "".join(traceback.format_exception_only(error)).strip()
+                log.error("%s: crashed", self.cell.name, exc_info=error)
+                try:
+                    self._record("crashed", error=text)
+                except Exception as second:
+                    log.error("%s: %s", self.cell.name, second)
+            self._end(error)
+
+    def let_go(self) -> None:
+        """After `claim`: the cell has ended, or was stopped and may go on from its checkpoint some day."""
+        if self.outcome is None:
+            self._close("interrupted")
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _end(self, outcome: Record | Exception) -> None:
+        self._close("crashed" if isinstance(outcome, Exception) else outcome["status"])
+        self.outcome = outcome
+
+    def _close(self, status: str) -> None:
+        if self._tracker is not None:
+            self._tracker.finish(status)
+            self._tracker = None
+        self.release()
+        for file in self.log_files():
+            file.close()
+
+    def _try_lock(self) -> bool:
+        try:
+            self._lock = try_lock(self.folder)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: expected a folder that can be written to, found: {error.strerror or error}; "
+                "make it writable or choose another with results_dir=FOLDER."
+            ) from error
+        if self._lock is None and not self._waiting:
+            self._waiting = True
+            log.info("%s: another process is training it; waiting", self.cell.name)
+        return self._lock is not None
+
+    def _skip_if_finished(self) -> bool:
+        record = read_record(self.folder)
+        if record is None or record["status"] not in FINISHED:
+            return False
+        log.info("%s: already trained (%s), skipped", self.cell.name, record["status"])
+        self._drop_checkpoint()
+        self._end(record)
+        return True
+
+    def _drop_checkpoint(self) -> None:
+        if not self.config.keep_checkpoint:
+            self.checkpoint.unlink(missing_ok=True)
+
+    def _checkpoint_version(self) -> tuple[int, int] | None:
+        """Changes whenever the checkpoint does."""
+        if not self.checkpoint.exists():
+            return None
+        status = self.checkpoint.stat()
+        return status.st_mtime_ns, status.st_size
+
+    def _record(self, status: str, progress: Progress | None = None, error: str | None = None) -> Record:
+        rows = self._rows
+        record = {
+            "schema": SCHEMA,
+            "id": self.cell.id,
+            "hash": self.cell.hash,
+            "status": status,
+            "error": error,
+            "budget": self.config.budget.name,
+            "cell": self.cell.as_dict(),
+            "gpn_constants": {"a": self.phi.a, "b": self.phi.b} if isinstance(self.phi, GPN) else None,
+            "steps": rows[-1].step if rows else 0,
+            "diverged_at_step": progress.diverged_at_step if progress else None,
+            "seconds": rows[-1].seconds if rows else 0.0,
+            "started": self._started,
+            "finished": _now(),
+            "rows": [row.as_dict() for row in rows],
+            "gradient_norms": {
+                "first": progress.first_gradient_norms if progress else None,
+                "last": progress.last_gradient_norms if progress else None,
+            },
+            "provenance": collect(self.device, self.jobs[0].command) | {"stack": self.stack},
+            "config": self.jobs[0].resolved_config,
+        }
+        write_record(self.folder, record)
+        if status in FINISHED:
+            self._drop_checkpoint()
+        return record
+
+
+def _line(row: Row) -> str:
+    """One row for a log: epoch 0.50 | train 43.1 % | test 45.0 % | gradient ratio 12.3 | 21 s."""
+    parts = [f"epoch {row.epoch:.2f}", f"step {row.step}"]
+    if row.train_accuracy is not None:
+        parts.append(f"train {row.train_accuracy:.2f} %")
+    parts.append(f"test {row.test_accuracy:.2f} %")
+    if row.gradient_ratio is not None:
+        parts.append(f"gradient ratio {row.gradient_ratio:.3g}")
+    return " | ".join([*parts, f"{row.seconds:.0f} s"])
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,11 @@
+"""The engine: K networks of one shape trained as one stack of batched products, without autograd.
+
+`bsnn.network` is the definition; the engine computes the same numbers faster, and tests hold the two together.
+
+    functions   activation functions as rows of numbers that compiled kernels read
+    sizes       how many networks a stack takes
+    stack       K networks, a step of SGD for all of them, evaluation
+    passes      what happens between the matrix products, in plain torch: the definition of the kernels
+    cpu         the same passes compiled from kernels.cpp
+    interval    many steps on mini-batches of real data
+"""

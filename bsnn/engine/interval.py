@@ -1,0 +1,68 @@
+"""Many steps of a stack on mini-batches, each member in its own order, the measurements read once at the end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bsnn.data import Dataset
+
+
+class Trainable(Protocol):
+    """What bsnn.engine.stack.Stack and bsnn.reference.ReferenceStack have in common."""
+
+    def step(self, x_KBD: Tensor, labels_KB: Tensor, norms_LK: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def logits(self, x_BD: Tensor) -> Tensor: ...
+
+    def member(self, k: int) -> dict[str, Tensor]: ...
+
+    def load_member(self, k: int, state: dict[str, Tensor]) -> None: ...
+
+
+class Measured(NamedTuple):
+    """S steps of K networks with L layers, each before its update."""
+
+    loss_SK: npt.NDArray[np.float64]  # mean over the mini-batch
+    correct_SK: npt.NDArray[np.int64]  # right answers in it
+    norms_SLK: npt.NDArray[np.float64]  # |dE/dV_l|_F
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """Training was asked to stop; what the last checkpoints hold is kept."""
+
+
+def run_steps(
+    stack: Trainable,
+    data: Dataset,
+    order_KS: Tensor,
+    batch_size: int,
+    depth: int,
+    on_step: Callable[[int], None],
+    stop: threading.Event | None,
+) -> Measured:
+    """Steps over the samples order_KS[k] of each member k: full mini-batches, the last one perhaps short.
+
+    `on_step` is called after every step with the number of networks that took it. Raises Interrupted if `stop` is set.
+    """
+    K, samples = order_KS.shape
+    steps = -(-samples // batch_size)
+    device = order_KS.device
+    loss_SK = torch.empty(steps, K, dtype=data.train_x.dtype, device=device)
+    correct_SK = torch.empty(steps, K, dtype=torch.int64, device=device)
+    norms_SLK = torch.empty(steps, depth, K, dtype=torch.float64, device=device)
+    for step, batch_KB in enumerate(order_KS.split(batch_size, dim=1)):
+        if stop is not None and stop.is_set():
+            raise Interrupted
+        flat = batch_KB.reshape(-1)
+        x_KBD = data.train_x.index_select(0, flat).view(*batch_KB.shape, -1)
+        labels_KB = data.train_y.index_select(0, flat).view(batch_KB.shape)
+        loss_SK[step], correct_SK[step] = stack.step(x_KBD, labels_KB, norms_SLK[step])
+        on_step(K)
+    return Measured(loss_SK.double().cpu().numpy(), correct_SK.cpu().numpy(), norms_SLK.cpu().numpy())

@@ -1,0 +1,42 @@
+"""How many networks a stack takes: on a CPU what its cache likes, on a GPU what its memory holds."""
+
+from __future__ import annotations
+
+import torch
+
+from bsnn.cell import Cell
+from bsnn.data import dataset_spec
+
+# On a CPU a layer's V, velocity and gradient product of all members should stay in the second-level cache between the
+# layer's products: 1 MiB of the 1 or 2 MiB that cores have. More members gain nothing, and below this many the calls'
+# overhead counts.
+CPU_CACHE = 2**20
+CPU_MOST = 32
+GPU_SHARE = 0.85  # of the free memory; the rest is for torch's own needs and the data's batches
+
+
+def network_bytes(cell: Cell) -> int:
+    """Memory of one network in a stack: weights and their velocities, and what a step keeps of its activations.
+
+    2 (L N^2 + N D + C N) numbers of weights and velocity (biases and batch norm left out: a hundredth), (L + 1) B N of
+    pre-activations, N^2 + 3 B N of scratch.
+    """
+    spec = dataset_spec(cell.dataset)
+    L, N, B = cell.depth, cell.width, cell.batch_size
+    weights = 2 * (L * N * N + N * (spec.features + spec.classes))
+    activations = (L + 1) * B * N + N * N + 3 * B * N
+    return (weights + activations) * _item_bytes(cell)
+
+
+def largest_stack(cell: Cell, device: torch.device) -> int:
+    """The number of networks shaped like `cell`'s that should share a stack on `device`, at least 1."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return max(1, int(GPU_SHARE * free) // network_bytes(cell))
+    layer = 3 * cell.width**2 * _item_bytes(cell)
+    return max(1, min(CPU_MOST, CPU_CACHE // layer))
+
+
+def _item_bytes(cell: Cell) -> int:
+    dtype: torch.dtype = getattr(torch, cell.dtype)
+    return dtype.itemsize

@@ -1,0 +1,243 @@
+"""K networks of one shape as one stack: a step of SGD for all of them, without autograd.
+
+The mathematics is bsnn.network's; bsnn.engine.passes says what is left out of it. A step is
+
+    forward    x_0 = phi(A x + c);  h = r V x,  x = phi(u)                 one batched product a layer
+    top        logits = T x + d, cross-entropy
+    backward   r y of each layer;  error below = V^T (r y),  (r y) x^T     two batched products a layer
+
+and a layer's weights are updated as soon as the layer below has its error: while V is in cache. Of the forward pass
+only h is kept; the layers' inputs are computed again from it on the way back.
+
+Shapes in names: K networks, L layers, N width, B batch, D inputs, C classes. Members are ordered: those with batch norm
+last, those with the same function side by side.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bsnn.activations import value_and_slope
+from bsnn.cell import Cell
+from bsnn.data import dataset_spec
+from bsnn.engine import functions
+from bsnn.engine.cpu import CompiledPasses, kernels
+from bsnn.engine.passes import ACTIVATIONS, BOTTOM, LayerState, Optimiser, Passes, TorchPasses
+from bsnn.reference import initial_network
+
+SHARED = ("dataset", "depth", "width", "epochs", "max_steps", "evaluations_per_epoch", "batch_size", "learning_rate",
+          "momentum", "dtype")  # fmt: skip
+"""What all members of a stack have in common. They differ in activation, GPN, batch norm and seed."""
+
+
+def in_order(cell: Cell) -> tuple[Any, ...]:
+    """The sort key of a stack's members."""
+    return cell.batch_norm, *_function(cell), cell.seed
+
+
+def _function(cell: Cell) -> tuple[str, str, bool, str]:
+    return cell.activation, json.dumps(dict(cell.activation_module), sort_keys=True), cell.gpn, cell.gpn_root
+
+
+class Stack:
+    """K cells in training, at their initial weights after construction.
+
+    Args:
+        cells: in the order of `in_order`, agreeing in everything that `SHARED` names.
+        device: where they are trained. On a CPU the passes are compiled if there is a compiler.
+        compiled: False forces plain torch.
+
+    Raises ValueError for cells that can't share a stack.
+    """
+
+    def __init__(self, cells: Sequence[Cell], device: torch.device, compiled: bool = True) -> None:
+        for name in SHARED:
+            if len({getattr(cell, name) for cell in cells}) != 1:
+                found = ", ".join(sorted({str(getattr(cell, name)) for cell in cells}))
+                raise ValueError(f"expected cells that agree in {name}, found {found}")
+        if list(cells) != sorted(cells, key=in_order):
+            raise ValueError("expected cells sorted by bsnn.engine.stack.in_order")
+        self.cells = list(cells)
+        first = self.cells[0]
+        self.device, self.depth, self.width = device, first.depth, first.width
+        self.optimiser = Optimiser(first.learning_rate, first.momentum)
+        self.dtype: torch.dtype = getattr(torch, first.dtype)
+        self._allocate()
+        self.passes = self._make_passes(compiled)
+        self._buffers: dict[str, Tensor] = {}
+        # views made once: making them anew for every product takes as long as a small product
+        self._V = list(self.layers.V.unbind())
+        self._VT = [V.mT for V in self._V]
+
+    def _allocate(self) -> None:
+        K, L, N = len(self.cells), self.depth, self.width
+        Kb = sum(cell.batch_norm for cell in self.cells)
+        spec = dataset_spec(self.cells[0].dataset)
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+        self.layers = LayerState(
+            V=zeros(L, K, N, N),
+            V_velocity=zeros(L, K, N, N),
+            r=zeros(L, K, N),
+            gamma=zeros(L, Kb, N) + 1,
+            running_var=zeros(L, Kb, N) + 1,
+            **{
+                name: zeros(L, Kb, N)
+                for name in ("beta", "gamma_velocity", "beta_velocity", "running_mean", "mean", "rstd")
+            },
+            radial=zeros(L, K, N),
+        )
+        self.bottom, self.bottom_bias = zeros(K, N, spec.features), zeros(K, N, 1)
+        self.top, self.top_bias = zeros(K, spec.classes, N), zeros(K, spec.classes, 1)
+        self.velocity = {
+            name: torch.zeros_like(getattr(self, name)) for name in ("bottom", "bottom_bias", "top", "top_bias")
+        }
+        for _, members in groupby(sorted(range(K), key=self._seed), key=self._seed):
+            same = list(members)  # initial weights depend on the seed alone
+            weights = dict(initial_network(self.cells[same[0]], torch.device("cpu")).named_parameters())
+            for k in same:
+                for name, part in self._parts(k):
+                    if name in weights and not name.startswith("batch_norms."):
+                        part.copy_(weights[name].detach())
+        torch.linalg.vector_norm(self.layers.V, dim=-1, out=self.layers.r)
+        self.layers.r.reciprocal_()
+
+    def _seed(self, k: int) -> int:
+        return self.cells[k].seed
+
+    def _make_passes(self, compiled: bool) -> Passes:
+        rows = [functions.function_of(cell.make_activation()) for cell in self.cells]
+        known = [row for row in rows if row is not None]
+        if compiled and self.device.type == "cpu" and len(known) == len(rows) and kernels() is not None:
+            return CompiledPasses(self.layers, known, self.optimiser)
+        activations: list[tuple[slice, ACTIVATIONS]] = []
+        for _, group in groupby(range(len(self.cells)), key=lambda k: _function(self.cells[k])):
+            members = list(group)
+            activations.append((slice(members[0], members[-1] + 1), _in_torch(self.cells[members[0]])))
+        return TorchPasses(self.layers, activations, self.optimiser)
+
+    # --- a step ------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, x_KBD: Tensor, labels_KB: Tensor, norms_LK: Tensor) -> tuple[Tensor, Tensor]:
+        """One update of every member.
+
+        x_KBD: contiguous. norms_LK: float64, receives |dE/dV_l|_F. Returns the mean loss (K,) and the number of right
+        answers (K,), like the norms those before the update.
+        """
+        K, B, _ = x_KBD.shape
+        h_LKNB = self._buffer("h", self.depth + 1, K, self.width, B)
+        x, error, below = (self._buffer(name, K, self.width, B) for name in ("x", "error", "below"))
+        product = self._buffer("product", K, self.width, self.width)
+        V, VT, passes = self._V, self._VT, self.passes
+        h = h_LKNB.unbind()
+
+        torch.baddbmm(self.bottom_bias, self.bottom, x_KBD.mT, out=h[0])
+        passes.forward(BOTTOM, h[0], x)
+        for layer in range(self.depth):
+            torch.bmm(V[layer], x, out=h[layer + 1])
+            passes.forward(layer, h[layer + 1], x)
+
+        logits = torch.baddbmm(self.top_bias, self.top, x)
+        log_p = torch.log_softmax(logits, dim=1)
+        target = labels_KB.unsqueeze(1)
+        loss_K = -log_p.gather(1, target).mean(dim=(1, 2))
+        correct_K = (logits.argmax(dim=1) == labels_KB).sum(dim=1)
+        error_KCB = log_p.exp_()
+        error_KCB.scatter_add_(1, target, error_KCB.new_full((1, 1, 1), -1).expand_as(target)).div_(B)
+
+        torch.bmm(self.top.mT, error_KCB, out=error)
+        self._update("top", error_KCB, x.mT)
+        passes.backward(self.depth - 1, error, h[self.depth], x)
+        for layer in reversed(range(self.depth)):
+            torch.bmm(VT[layer], error, out=below)
+            passes.backward(layer - 1, below, h[layer], x)  # x: the input of `layer`
+            torch.bmm(error, x.mT, out=product)
+            passes.update(layer, product, norms_LK[layer])
+            error, below = below, error
+        self._update("bottom", error, x_KBD)
+        return loss_K, correct_K
+
+    def _update(self, name: str, error: Tensor, x: Tensor) -> None:
+        """SGD on a plain layer's weights and biases, whose gradients are error @ x and the sum over the batch."""
+        rate, momentum = self.optimiser.learning_rate, self.optimiser.momentum
+        velocity, bias_velocity = self.velocity[name], self.velocity[f"{name}_bias"]
+        torch.baddbmm(velocity, error, x, beta=momentum, out=velocity)
+        getattr(self, name).sub_(velocity, alpha=rate)
+        bias_velocity.mul_(momentum).add_(error.sum(dim=2, keepdim=True))
+        getattr(self, f"{name}_bias").sub_(bias_velocity, alpha=rate)
+
+    @torch.no_grad()
+    def logits(self, x_BD: Tensor) -> Tensor:
+        """Every member's answers (K, B, C) to the same inputs, in evaluation mode."""
+        K, B = len(self.cells), len(x_BD)
+        x, h = self._buffer("x", K, self.width, B), self._buffer("error", K, self.width, B)
+        torch.baddbmm(self.bottom_bias, self.bottom, x_BD.mT.expand(K, -1, -1), out=h)
+        self.passes.evaluate(BOTTOM, h, x)
+        for layer in range(self.depth):
+            torch.bmm(self._V[layer], x, out=h)
+            self.passes.evaluate(layer, h, x)
+        return torch.baddbmm(self.top_bias, self.top, x).mT
+
+    def _buffer(self, name: str, *shape: int) -> Tensor:
+        """A part of memory kept from call to call; batches differ in size."""
+        size = 1
+        for extent in shape:
+            size *= extent
+        if name not in self._buffers or self._buffers[name].numel() < size:
+            self._buffers[name] = torch.empty(size, dtype=self.dtype, device=self.device)
+        return self._buffers[name][:size].view(shape)
+
+    # --- one member --------------------------------------------------------------------------------------------------
+
+    def member(self, k: int) -> dict[str, Tensor]:
+        """All that a step changes of the k-th member, copies on the CPU: its network's entries by their names in
+        bsnn.network's state_dict, `velocity.<name>` for each parameter, and r."""
+        return {name: part.to("cpu", copy=True) for name, part in self._parts(k)}
+
+    def load_member(self, k: int, state: Mapping[str, Tensor]) -> None:
+        """Set the k-th member to what `member` gave. Raises ValueError if it doesn't fit."""
+        for name, part in self._parts(k):
+            if name not in state or state[name].shape != part.shape:
+                found = tuple(state[name].shape) if name in state else "none"
+                raise ValueError(f"{name}: expected a tensor of shape {tuple(part.shape)}, found {found}")
+            part.copy_(state[name])
+
+    def _parts(self, k: int) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of the k-th member, views, by their names in a checkpoint."""
+        layers, velocity = self.layers, self.velocity
+        yield "r", layers.r[:, k]
+        parameters = [
+            ("V", layers.V[:, k], layers.V_velocity[:, k]),
+            ("bottom.weight", self.bottom[k], velocity["bottom"][k]),
+            ("bottom.bias", self.bottom_bias[k, :, 0], velocity["bottom_bias"][k, :, 0]),
+            ("top.weight", self.top[k], velocity["top"][k]),
+            ("top.bias", self.top_bias[k, :, 0], velocity["top_bias"][k, :, 0]),
+        ]
+        j = k - layers.first_bn
+        for layer in range(self.depth if j >= 0 else 0):
+            name = f"batch_norms.{layer}"
+            parameters.append((f"{name}.weight", layers.gamma[layer, j], layers.gamma_velocity[layer, j]))
+            parameters.append((f"{name}.bias", layers.beta[layer, j], layers.beta_velocity[layer, j]))
+            yield f"{name}.running_mean", layers.running_mean[layer, j]
+            yield f"{name}.running_var", layers.running_var[layer, j]
+        for name, value, speed in parameters:
+            yield name, value
+            yield f"velocity.{name}", speed
+
+
+def _in_torch(cell: Cell) -> ACTIVATIONS:
+    """phi and phi' of a cell's function: by formula where the engine knows it, else by autograd."""
+    activation = cell.make_activation()
+    row = functions.function_of(activation)
+    if row is not None:
+        return lambda u: functions.value_and_slope(row, u)
+    return lambda u: value_and_slope(activation, u)

@@ -1,0 +1,79 @@
+"""Which cells are trained together, and in which order: from a list of cells to a list of stacks."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Hashable, Sequence
+from typing import Protocol, TypeVar
+
+import torch
+
+from bsnn.cell import Cell
+from bsnn.data import DATASETS, dataset_spec
+from bsnn.engine.sizes import largest_stack
+
+
+class Planned(Protocol):
+    """A cell that is to be trained."""
+
+    @property
+    def cell(self) -> Cell: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def key(self) -> Hashable:
+        """bsnn.training.stack_key: cells with equal ones can share a stack."""
+
+    @property
+    def step(self) -> int:
+        """Where it goes on: 0, or the step of its checkpoint."""
+
+    @property
+    def max_stack(self) -> int | None:
+        """At most so many in a stack with it, by the user's wish."""
+
+
+P = TypeVar("P", bound=Planned)
+
+
+def plan(cells: Sequence[P], workers: int) -> list[list[P]]:
+    """Stacks, in the order in which `workers` should take them.
+
+    Only cells that agree in shape, data, optimiser and device and that go on from the same step share a stack. One
+    dataset comes after the other, and within it what is cheap before what is dear (batch norm), so that the first
+    results are early. All stacks of a kind have the same size, or nearly, and as far as there are enough cells every
+    worker gets the same number of them: they end together.
+    """
+    kinds: dict[Hashable, list[P]] = {}
+    for planned in sorted(cells, key=lambda planned: planned.cell.batch_norm):  # stable: else in the order given
+        kinds.setdefault((planned.key, planned.device, planned.step), []).append(planned)
+    stacks: list[list[P]] = []
+    for members in kinds.values():
+        # A member with batch norm, if there is one, needs the most memory; it is the last.
+        caps = [planned.max_stack for planned in members if planned.max_stack is not None]
+        largest = max(1, min([largest_stack(members[-1].cell, members[-1].device), *caps]))
+        start = 0
+        for size in sizes(len(members), largest, workers):
+            stacks.append(members[start : start + size])
+            start += size
+    datasets = list(DATASETS)
+    return sorted(stacks, key=lambda stack: (datasets.index(stack[0].cell.dataset), stack[0].cell.batch_norm))
+
+
+def sizes(cells: int, largest: int, workers: int) -> list[int]:
+    """How many cells each stack gets: 12 cells on 2 workers, at most 8 in a stack, make 6 + 6 and not 8 + 4."""
+    stacks = math.ceil(cells / largest)
+    stacks = min(cells, math.ceil(stacks / workers) * workers)
+    return [cells // stacks + (k < cells % stacks) for k in range(stacks)]
+
+
+def steps(cell: Cell) -> int:
+    """How many updates the cell's training has."""
+    whole = cell.epochs * math.ceil(dataset_spec(cell.dataset).train_size / cell.batch_size)
+    return whole if cell.max_steps is None else min(whole, cell.max_steps)
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

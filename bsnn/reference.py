@@ -1,0 +1,91 @@
+"""Training as the definition says it: bsnn.network, autograd and torch's SGD, one network after the other.
+
+What the engine (`bsnn.engine`) is checked and timed against; it also trains cells whose activation has parameters of
+its own, for which the engine has no derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from bsnn.cell import Cell
+from bsnn.data import dataset_spec
+from bsnn.network import BSNN
+from bsnn.randomness import Purpose, generator
+
+
+def initial_network(cell: Cell, device: torch.device) -> BSNN:
+    """The cell's network at its initial weights, which depend on seed and shape alone, not on the activation."""
+    spec = dataset_spec(cell.dataset)
+    return BSNN(
+        in_features=spec.features,
+        out_features=spec.classes,
+        width=cell.width,
+        depth=cell.depth,
+        activation=cell.make_activation().to(device, getattr(torch, cell.dtype)),
+        batch_norm=cell.batch_norm,
+        generator=generator(cell.seed, Purpose.INITIAL_WEIGHTS),
+        device=device,
+        dtype=getattr(torch, cell.dtype),
+    )
+
+
+def sgd_step(network: BSNN, optimizer: torch.optim.SGD, x_BD: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of SGD: mean loss and number of right answers before it, and the layers' gradient norms (L,)."""
+    optimizer.zero_grad()
+    logits = network(x_BD)
+    loss = F.cross_entropy(logits, y_B)
+    loss.backward()
+    optimizer.step()
+    return loss.detach(), (logits.argmax(dim=1) == y_B).sum(), network.gradient_norms()
+
+
+class ReferenceStack:
+    """K cells with the interface of bsnn.engine.stack.Stack, each its own bsnn.network."""
+
+    def __init__(self, cells: Sequence[Cell], device: torch.device) -> None:
+        self.cells, self.device = list(cells), device
+        self.networks = [initial_network(cell, device) for cell in cells]
+        self.optimizers = [
+            torch.optim.SGD(network.parameters(), lr=cell.learning_rate, momentum=cell.momentum)
+            for network, cell in zip(self.networks, cells, strict=True)
+        ]
+
+    def step(self, x_KBD: Tensor, labels_KB: Tensor, norms_LK: Tensor) -> tuple[Tensor, Tensor]:
+        losses, correct = [], []
+        for k, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
+            network.train()
+            loss, hits, norms_LK[:, k] = sgd_step(network, optimizer, x_KBD[k], labels_KB[k])
+            losses.append(loss)
+            correct.append(hits)
+        return torch.stack(losses), torch.stack(correct)
+
+    @torch.no_grad()
+    def logits(self, x_BD: Tensor) -> Tensor:
+        return torch.stack([network.eval()(x_BD) for network in self.networks])
+
+    def member(self, k: int) -> dict[str, Tensor]:
+        return {name: part.to("cpu", copy=True) for name, part in self._parts(k)}
+
+    def load_member(self, k: int, state: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, part in self._parts(k):
+                if name not in state or state[name].shape != part.shape:
+                    found = tuple(state[name].shape) if name in state else "none"
+                    raise ValueError(f"{name}: expected a tensor of shape {tuple(part.shape)}, found {found}")
+                part.copy_(state[name])
+
+    def _parts(self, k: int) -> Iterator[tuple[str, Tensor]]:
+        network, optimizer = self.networks[k], self.optimizers[k]
+        for name, value in network.state_dict().items():
+            if isinstance(value, Tensor) and not name.endswith("_extra_state"):
+                yield name, value
+        for name, parameter in network.named_parameters():
+            state = optimizer.state[parameter]
+            if state.get("momentum_buffer") is None:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            yield f"velocity.{name}", state["momentum_buffer"]

@@ -1,0 +1,34 @@
+"""hydra/launcher=stacked: a multirun's jobs are handed over together to a task that can run them together.
+
+Hydra imports this file at every start, whatever the command: nothing here may import torch, hence not bsnn either. It
+runs it before it is in sys.modules, where dataclasses would look annotations up if they were strings: hence no
+`from __future__ import annotations`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+
+
+class StackedLauncher(BasicLauncher):
+    """bsnn.launcher's, for tasks with a batched form; anything else runs job by job, as with Hydra's own launcher."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        assert self.config is not None
+        own_process = self.config.hydra.job.chdir or self.config.hydra.job.env_set
+        if own_process or not hasattr(self.task_function, "batched"):
+            return super().launch(job_overrides, initial_job_idx)
+        from bsnn.launcher import launch
+
+        return launch(self, job_overrides, initial_job_idx)
+
+
+@dataclass
+class StackedLauncherConf:
+    _target_: str = "hydra_plugins.bsnn_stacked.StackedLauncher"
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=StackedLauncherConf, provider="bsnn")
