@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from torch import nn
 
@@ -90,6 +91,11 @@ class Cell:
     def id(self) -> str:
         """The name and the first 8 digits of the hash: the cell's folder under results/<budget>/runs/."""
         return f"{self.name}-{self.hash[:8]}"
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Of weights and signals; tf32 is float32 but for its products."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
 
     def with_seed(self, seed: int) -> Cell:
         return replace(self, seed=seed)

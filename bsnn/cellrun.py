@@ -108,6 +108,8 @@ class CellRun:
         if self._skip_if_finished():
             return
         self.device = choose_device(self.config.device)
+        if self.cell.dtype == "tf32" and self.device.type != "cuda":
+            raise UserError("dtype=tf32: expected a CUDA device, whose tensor cores know it, found none; use float32.")
         self.phi = self.cell.make_activation()
         self.key = stack_key(self.cell)
         self._seen = self._checkpoint_version()

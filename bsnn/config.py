@@ -19,7 +19,7 @@ from bsnn.errors import UserError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 DEVICES = ("auto", "cpu", "cuda")
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "tf32")
 ROOTS = ("paper", "+", "-")
 TRACKING_MODES = ("auto", "online", "offline", "none")
 

@@ -26,11 +26,11 @@ def initial_network(cell: Cell, device: torch.device) -> BSNN:
         out_features=spec.classes,
         width=cell.width,
         depth=cell.depth,
-        activation=cell.make_activation().to(device, getattr(torch, cell.dtype)),
+        activation=cell.make_activation().to(device, cell.torch_dtype),
         batch_norm=cell.batch_norm,
         generator=generator(cell.seed, Purpose.INITIAL_WEIGHTS),
         device=device,
-        dtype=getattr(torch, cell.dtype),
+        dtype=cell.torch_dtype,
     )
 
 

@@ -37,7 +37,7 @@ from bsnn.training import Interrupted, Progress, train
 __all__ = ["Job", "load_trained", "run_cell", "run_cells"]
 log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
-DataKey = tuple[str, torch.device, str]  # name, where, dtype
+DataKey = tuple[str, torch.device, torch.dtype]  # name, where, dtype
 
 
 def run_cell(
@@ -217,13 +217,13 @@ class _Sweep:
 
 
 def _data_key(run: CellRun) -> DataKey:
-    return run.cell.dataset, run.device, run.cell.dtype
+    return run.cell.dataset, run.device, run.cell.torch_dtype
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str, device: torch.device, dtype: str, data_dir: str | None) -> Dataset:
+def _loaded(name: str, device: torch.device, dtype: torch.dtype, data_dir: str | None) -> Dataset:
     """The last dataset stays in memory, for the stacks to come and for the next call of `run_cells`."""
-    return load(name, device, getattr(torch, dtype), data_dir)
+    return load(name, device, dtype, data_dir)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from bsnn.cell import Cell
 from bsnn.checkpoints import Progress, checkpoint_step
 from bsnn.data import Dataset
 from bsnn.engine.functions import function_of
+from bsnn.engine.graphs import GraphSteps
 from bsnn.engine.interval import Interrupted, Measured, Trainable, run_steps
 from bsnn.engine.stack import SHARED, Stack, in_order
 from bsnn.metrics import Row, gradient_summary
@@ -103,7 +104,12 @@ class _Training:
             # A dead network's signals are subnormal numbers, with which a CPU multiplies a hundred times more slowly;
             # what would be below 1e-38 is 0. This thread only.
             torch.set_flush_denormal(True)
+        else:
+            # the products outside the engine's own kernels; one stack at a time trains on a GPU
+            torch.set_float32_matmul_precision("high" if cells[0].dtype == "tf32" else "highest")
         self.stack = make_stack(self.cells, self.device)
+        on_gpu = self.device.type == "cuda" and isinstance(self.stack, Stack)
+        self.run_steps = GraphSteps() if on_gpu else run_steps
         self.states = [self._restored(k) for k in range(len(self.cells))]
         steps = {state.step for state in self.states}
         if len(steps) != 1:
@@ -143,7 +149,7 @@ class _Training:
                 order_KN = self._orders(epoch, n)
             until = min(step for step in evaluations if step > self.step)
             samples = slice(first * cell.batch_size, (first + until - self.step) * cell.batch_size)
-            measured = run_steps(
+            measured = self.run_steps(
                 self.stack,
                 self.data,
                 order_KN[:, samples],
@@ -232,7 +238,7 @@ def evaluate(stack: Trainable, x: Tensor, y: Tensor) -> tuple[list[float], list[
     """Every member's accuracy in percent and mean cross-entropy in nats on (x, y), in evaluation mode."""
     correct_K: Any = 0
     loss_K: Any = 0.0
-    networks = len(stack.logits(x[:1]))
+    networks = len(stack.cells)
     batch = EVALUATION_BATCH[x.device.type]
     for x_BD, y_B in zip(x.split(batch), y.split(batch), strict=True):
         logits_KBC = stack.logits(x_BD)

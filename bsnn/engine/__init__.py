@@ -8,4 +8,9 @@
     passes      what happens between the matrix products, in plain torch: the definition of the kernels
     cpu         the same passes compiled from kernels.cpp
     interval    many steps on mini-batches of real data
+
+and for a GPU
+
+    triton_passes, triton_kernels   the passes, fused with the products
+    graphs      many steps as replays of a CUDA graph
 """

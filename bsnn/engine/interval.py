@@ -11,11 +11,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bsnn.cell import Cell
 from bsnn.data import Dataset
 
 
 class Trainable(Protocol):
     """What bsnn.engine.stack.Stack and bsnn.reference.ReferenceStack have in common."""
+
+    cells: list[Cell]
 
     def step(self, x_KBD: Tensor, labels_KB: Tensor, norms_LK: Tensor) -> tuple[Tensor, Tensor]: ...
 

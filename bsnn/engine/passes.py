@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -75,6 +75,19 @@ class Passes(Protocol):
 
     def update(self, layer: int, product: Tensor, norms: Tensor) -> None:
         """SGD on V from product = (r y) x^T, (K, N, N); r of the new V; norms (K,) float64: |dE/dV|_F."""
+
+
+@runtime_checkable
+class FusedPasses(Passes, Protocol):
+    """Passes that go through all constrained layers by themselves, products included. h: L + 1 tensors (K, N, B)."""
+
+    def forward_layers(self, h: Sequence[Tensor], x: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
+        """From x, the input of the lowest layer, to h[1:] and the output of the highest, returned with the other of the
+        two tensors."""
+
+    def backward_layers(self, h: Sequence[Tensor], error: Tensor, spare: Tensor, x: Tensor, norms_LK: Tensor) -> Tensor:
+        """`update` of all layers, from error = r y of the highest. Returns y of the layer below them, in `error` or
+        `spare`; x is scratch."""
 
 
 class TorchPasses:

@@ -25,7 +25,7 @@ def network_bytes(cell: Cell) -> int:
     L, N, B = cell.depth, cell.width, cell.batch_size
     weights = 2 * (L * N * N + N * (spec.features + spec.classes))
     activations = (L + 1) * B * N + N * N + 3 * B * N
-    return (weights + activations) * _item_bytes(cell)
+    return (weights + activations) * cell.torch_dtype.itemsize
 
 
 def largest_stack(cell: Cell, device: torch.device) -> int:
@@ -33,10 +33,5 @@ def largest_stack(cell: Cell, device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return max(1, int(GPU_SHARE * free) // network_bytes(cell))
-    layer = 3 * cell.width**2 * _item_bytes(cell)
+    layer = 3 * cell.width**2 * cell.torch_dtype.itemsize
     return max(1, min(CPU_MOST, CPU_CACHE // layer))
-
-
-def _item_bytes(cell: Cell) -> int:
-    dtype: torch.dtype = getattr(torch, cell.dtype)
-    return dtype.itemsize

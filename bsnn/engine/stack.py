@@ -28,7 +28,7 @@ from bsnn.cell import Cell
 from bsnn.data import dataset_spec
 from bsnn.engine import functions
 from bsnn.engine.cpu import CompiledPasses, kernels
-from bsnn.engine.passes import ACTIVATIONS, BOTTOM, LayerState, Optimiser, Passes, TorchPasses
+from bsnn.engine.passes import ACTIVATIONS, BOTTOM, FusedPasses, LayerState, Optimiser, Passes, TorchPasses
 from bsnn.reference import initial_network
 
 SHARED = ("dataset", "depth", "width", "epochs", "max_steps", "evaluations_per_epoch", "batch_size", "learning_rate",
@@ -67,7 +67,7 @@ class Stack:
         first = self.cells[0]
         self.device, self.depth, self.width = device, first.depth, first.width
         self.optimiser = Optimiser(first.learning_rate, first.momentum)
-        self.dtype: torch.dtype = getattr(torch, first.dtype)
+        self.dtype = first.torch_dtype
         self._allocate()
         self.passes = self._make_passes(compiled)
         self._buffers: dict[str, Tensor] = {}
@@ -116,8 +116,13 @@ class Stack:
     def _make_passes(self, compiled: bool) -> Passes:
         rows = [functions.function_of(cell.make_activation()) for cell in self.cells]
         known = [row for row in rows if row is not None]
-        if compiled and self.device.type == "cpu" and len(known) == len(rows) and kernels() is not None:
-            return CompiledPasses(self.layers, known, self.optimiser)
+        if compiled and len(known) == len(rows):
+            if self.device.type == "cpu" and kernels() is not None:
+                return CompiledPasses(self.layers, known, self.optimiser)
+            if self.device.type == "cuda" and self.dtype == torch.float32:
+                passes = _in_triton(self.layers, known, self.optimiser, self.cells[0])
+                if passes is not None:
+                    return passes
         activations: list[tuple[slice, ACTIVATIONS]] = []
         for _, group in groupby(range(len(self.cells)), key=lambda k: _function(self.cells[k])):
             members = list(group)
@@ -136,15 +141,17 @@ class Stack:
         K, B, _ = x_KBD.shape
         h_LKNB = self._buffer("h", self.depth + 1, K, self.width, B)
         x, error, below = (self._buffer(name, K, self.width, B) for name in ("x", "error", "below"))
-        product = self._buffer("product", K, self.width, self.width)
         V, VT, passes = self._V, self._VT, self.passes
         h = h_LKNB.unbind()
 
         torch.baddbmm(self.bottom_bias, self.bottom, x_KBD.mT, out=h[0])
         passes.forward(BOTTOM, h[0], x)
-        for layer in range(self.depth):
-            torch.bmm(V[layer], x, out=h[layer + 1])
-            passes.forward(layer, h[layer + 1], x)
+        if isinstance(passes, FusedPasses):
+            x, below = passes.forward_layers(h, x, below)
+        else:
+            for layer in range(self.depth):
+                torch.bmm(V[layer], x, out=h[layer + 1])
+                passes.forward(layer, h[layer + 1], x)
 
         logits = torch.baddbmm(self.top_bias, self.top, x)
         log_p = torch.log_softmax(logits, dim=1)
@@ -157,12 +164,16 @@ class Stack:
         torch.bmm(self.top.mT, error_KCB, out=error)
         self._update("top", error_KCB, x.mT)
         passes.backward(self.depth - 1, error, h[self.depth], x)
-        for layer in reversed(range(self.depth)):
-            torch.bmm(VT[layer], error, out=below)
-            passes.backward(layer - 1, below, h[layer], x)  # x: the input of `layer`
-            torch.bmm(error, x.mT, out=product)
-            passes.update(layer, product, norms_LK[layer])
-            error, below = below, error
+        if isinstance(passes, FusedPasses):
+            error = passes.backward_layers(h, error, below, x, norms_LK)
+        else:
+            product = self._buffer("product", K, self.width, self.width)
+            for layer in reversed(range(self.depth)):
+                torch.bmm(VT[layer], error, out=below)
+                passes.backward(layer - 1, below, h[layer], x)  # x: the input of `layer`
+                torch.bmm(error, x.mT, out=product)
+                passes.update(layer, product, norms_LK[layer])
+                error, below = below, error
         self._update("bottom", error, x_KBD)
         return loss_K, correct_K
 
@@ -179,7 +190,8 @@ class Stack:
     def logits(self, x_BD: Tensor) -> Tensor:
         """Every member's answers (K, B, C) to the same inputs, in evaluation mode."""
         K, B = len(self.cells), len(x_BD)
-        x, h = self._buffer("x", K, self.width, B), self._buffer("error", K, self.width, B)
+        # memory of its own: larger batches than a step's would move a step's, whose addresses a CUDA graph knows
+        x, h = self._buffer("evaluated x", K, self.width, B), self._buffer("evaluated h", K, self.width, B)
         torch.baddbmm(self.bottom_bias, self.bottom, x_BD.mT.expand(K, -1, -1), out=h)
         self.passes.evaluate(BOTTOM, h, x)
         for layer in range(self.depth):
@@ -232,6 +244,19 @@ class Stack:
         for name, value, speed in parameters:
             yield name, value
             yield f"velocity.{name}", speed
+
+
+def _in_triton(
+    layers: LayerState, known: Sequence[functions.Function], optimiser: Optimiser, cell: Cell
+) -> Passes | None:
+    """The passes in Triton, where it is (not all builds of torch come with it) and works."""
+    try:
+        from bsnn.engine.triton_passes import TritonPasses, serves
+    except ImportError:
+        return None
+    if not serves(layers.V.device, cell.batch_size):
+        return None
+    return TritonPasses(layers, known, optimiser, precision="tf32" if cell.dtype == "tf32" else "ieee")
 
 
 def _in_torch(cell: Cell) -> ACTIVATIONS:

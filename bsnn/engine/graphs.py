@@ -1,0 +1,169 @@
+"""bsnn.engine.interval.run_steps for a GPU: a step is captured once, as a CUDA graph, and replayed without the host.
+
+A step is some hundred kernels of ten or twenty microseconds each; launched one by one from Python they would wait for
+the host. So all that changes from step to step lies on the device: the samples' order, a counter that says which of
+them are due, the place for the measurements. A replay then needs no argument, and the interval is read once, at its
+end.
+
+No step is wasted on warming up, and no weights are saved to be put back: the first steps are trained one by one, and
+what a capture needs beforehand (compiled kernels, libraries' handles, memory) is there after them. Capturing itself
+executes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bsnn.data import Dataset
+from bsnn.engine.interval import Interrupted, Measured, Trainable
+
+log = logging.getLogger(__name__)
+WARM_UP = 3  # steps before the capture
+LOOK = 50  # replays between looks at `stop`; the host is at most twice as many ahead of the GPU
+
+
+class GraphSteps:
+    """To be called like `run_steps`, with the same result. Kept from call to call, it captures once.
+
+    Args:
+        capture: False runs the same steps one by one, on any device. By default they are captured on a GPU.
+
+    The stack must leave the memory that its `step` uses where it is, from the first full mini-batch on.
+    """
+
+    def __init__(self, capture: bool | None = None) -> None:
+        self._capture = capture
+        self._epoch: _Epoch | None = None
+
+    def __call__(
+        self,
+        stack: Trainable,
+        data: Dataset,
+        order_KS: Tensor,
+        batch_size: int,
+        depth: int,
+        on_step: Callable[[int], None],
+        stop: threading.Event | None,
+    ) -> Measured:
+        """At most an epoch's steps. `on_step` comes some steps late, and it takes some until `stop` is seen."""
+        epoch = self._epoch
+        if epoch is None or epoch.stack is not stack or epoch.data is not data or epoch.batch_size != batch_size:
+            capture = data.train_x.is_cuda if self._capture is None else self._capture
+            epoch = self._epoch = _Epoch(stack, data, batch_size, depth, len(order_KS), capture)
+        return epoch.run(order_KS, on_step, stop)
+
+
+class _Epoch:
+    """A stack, its data, and memory for the order and the measurements of an epoch, at addresses that a graph knows."""
+
+    def __init__(
+        self, stack: Trainable, data: Dataset, batch_size: int, depth: int, networks: int, capture: bool
+    ) -> None:
+        self.stack, self.data, self.batch_size = stack, data, batch_size
+        self._device = data.train_x.device
+        self._stream = torch.cuda.Stream(self._device) if capture else None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._warm = 0
+        steps = -(-len(data.train_x) // batch_size)
+
+        def zeros(*shape: int, dtype: torch.dtype) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=self._device)
+
+        self._order_KS = zeros(networks, steps * batch_size, dtype=torch.int64)
+        self._range_B = torch.arange(batch_size, device=self._device)
+        self._done = zeros(1, dtype=torch.int64)  # steps of the interval
+        self._loss_SK = zeros(steps, networks, dtype=data.train_x.dtype)
+        self._correct_SK = zeros(steps, networks, dtype=torch.int64)
+        self._norms_SLK = zeros(steps, depth, networks, dtype=torch.float64)
+        self._norms_LK = zeros(depth, networks, dtype=torch.float64)
+
+    def run(self, order_KS: Tensor, on_step: Callable[[int], None], stop: threading.Event | None) -> Measured:
+        K, samples = order_KS.shape
+        full, rest = divmod(samples, self.batch_size)
+        steps = full + (rest > 0)
+        if steps > len(self._loss_SK):
+            raise ValueError(f"expected at most an epoch, {len(self._loss_SK)} steps, found {steps}")
+        self._order_KS[:, :samples] = order_KS
+        self._done.zero_()
+        self._full_batches(full, K, on_step, stop)
+        if rest:
+            _look(stop)
+            self._step(rest)
+            on_step(K)
+        # copies: the next interval's measurements take the same place
+        parts = self._loss_SK[:steps].double(), self._correct_SK[:steps], self._norms_SLK[:steps]
+        return Measured(*(part.to("cpu", copy=True).numpy() for part in parts))
+
+    def _full_batches(self, steps: int, K: int, on_step: Callable[[int], None], stop: threading.Event | None) -> None:
+        taken = told = 0
+        end_of_group: torch.cuda.Event | None = None
+        while taken < steps:
+            _look(stop)
+            done = taken
+            if self._graph is None:
+                self._first_step()
+                taken = done = taken + 1
+            else:
+                for _ in range(min(LOOK, steps - taken)):
+                    self._graph.replay()
+                    taken += 1
+                if end_of_group is not None:  # of the group before: the GPU has work while the host looks around
+                    end_of_group.synchronize()
+                end_of_group = torch.cuda.Event()
+                end_of_group.record()
+            for _ in range(told, done):
+                on_step(K)
+            told = done
+        for _ in range(told, steps):
+            on_step(K)
+
+    def _first_step(self) -> None:
+        """A step launched from here; after WARM_UP of them, the capture."""
+        if self._stream is None:
+            self._step(self.batch_size)
+            return
+        main = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(main)
+        with torch.cuda.stream(self._stream):  # the one that captures: handles and workspaces belong to a stream
+            self._step(self.batch_size)
+        main.wait_stream(self._stream)
+        self._warm += 1
+        if self._warm == WARM_UP:
+            self._record(self._stream)
+
+    def _record(self, stream: torch.cuda.Stream) -> None:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # thread_local: what other threads ask of the GPU meanwhile is no error
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                self._step(self.batch_size)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._stream = None
+            log.warning("a step can't be captured as a CUDA graph (%s): it is launched kernel by kernel, slower", error)
+            return
+        self._graph = graph
+
+    def _step(self, batch: int) -> None:
+        """The step that is due. What differs from one to the next is in the device's memory only."""
+        place_B = self._done * self.batch_size + self._range_B[:batch]
+        batch_KB = self._order_KS.index_select(1, place_B)
+        flat = batch_KB.reshape(-1)
+        x_KBD = self.data.train_x.index_select(0, flat).view(*batch_KB.shape, -1)
+        labels_KB = self.data.train_y.index_select(0, flat).view(batch_KB.shape)
+        loss_K, correct_K = self.stack.step(x_KBD, labels_KB, self._norms_LK)
+        self._loss_SK.index_copy_(0, self._done, loss_K.unsqueeze(0))
+        self._correct_SK.index_copy_(0, self._done, correct_K.unsqueeze(0))
+        self._norms_SLK.index_copy_(0, self._done, self._norms_LK.unsqueeze(0))
+        self._done += 1
+
+
+def _look(stop: threading.Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise Interrupted
