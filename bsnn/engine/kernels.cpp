@@ -1,6 +1,6 @@
-// What happens between the matrix products of a stack's step, fused so that a tensor passes through the cache once.
-// bsnn/engine/passes.py is the same in plain torch, with the formulas; tests compare the two. C interface, no torch:
-// built by the machine's C++ compiler on first use (bsnn/engine/cpu.py).
+// The layers of a stack's networks: products, and what happens between them, fused so that numbers are used while they
+// are in the first cache. bsnn/engine/passes.py says the same in plain torch, with the formulas; tests compare the two.
+// C interface, no torch: built by the machine's C++ compiler on first use (bsnn/engine/cpu.py).
 //
 // K networks, N units, B samples. Row-major arrays; [K][N][B] is contiguous. A network's arithmetic is the same
 // whatever its place in the stack and whatever its neighbours are.
@@ -8,6 +8,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -173,137 +176,139 @@ template <typename T, typename Use> void with_function(const FunctionRow &row, U
 
 // --- the passes; row i of network k holds unit i's B samples side by side ---
 
-// h *= r, then batch norm where there is one, then phi: x_out = phi(u), u = h or gamma (h - mean) rstd + beta.
-template <typename T>
-void forward(const Shape &s, const FunctionRow *functions, T *h, const T *r, const T *gamma, const T *beta, T *mean,
-             T *rstd, T *running_mean, T *running_var, double eps, double running, T *x_out) {
-  const int64_t B = s.batch, N = s.width;
-  const T unbiased = T(1) / T(B > 1 ? B - 1 : 1), w = T(running);
-  for (int64_t k = 0; k < s.networks; ++k) {
-    const T a = T(functions[k].a), b = T(functions[k].b);
-    const bool bn = k >= s.first_bn;
-    with_function<T>(functions[k], [&](auto f) {
-      for (int64_t i = 0; i < N; ++i) {
-        T *hi = h + (k * N + i) * B, *xi = x_out + (k * N + i) * B;
-        const T ri = r ? r[k * N + i] : T(1);
-        if (!bn) {
-          along<T>(B, [&](int64_t l, auto part) {
-            const V<T> u = part.load(hi + l) * ri;
-            part.store(hi + l, u);
-            part.store(xi + l, a * f.value(u) + b);
-          });
-          continue;
-        }
-        const int64_t at = (k - s.first_bn) * N + i;
-        // one pass: the variance about a sample, which is never many deviations from the mean
-        const T origin = hi[0] * ri;
-        V<T> sums = {}, squares = {};
-        along<T>(B, [&](int64_t l, auto part) {
-          const V<T> u = part.load(hi + l) * ri, shifted = part.for_sum(u - origin);
-          part.store(hi + l, u);
-          sums += shifted;
-          squares += shifted * shifted;
-        });
-        const T offset = sum_of<T>(sums) / T(B), centre = origin + offset;
-        const T square = sum_of<T>(squares) - T(B) * offset * offset;
-        const T inverse = T(1) / std::sqrt((square > T(0) ? square : square * T(0)) / T(B) + T(eps));
-        mean[at] = centre, rstd[at] = inverse;
-        running_mean[at] = (T(1) - w) * running_mean[at] + w * centre;
-        running_var[at] = (T(1) - w) * running_var[at] + w * (square * unbiased);
-        const T scale = inverse * gamma[at], shift = beta[at];
-        along<T>(B, [&](int64_t l, auto part) {
-          part.store(xi + l, a * f.value((part.load(hi + l) - centre) * scale + shift) + b);
-        });
-      }
+// One layer's tensors of network k. Without batch norm gamma and the others are null, without a constrained layer r is.
+template <typename T> struct Unit {
+  T *r, *gamma, *beta, *gamma_velocity, *beta_velocity, *mean, *rstd, *running_mean, *running_var, *radial;
+};
+template <typename T> struct Layers {  // the same for all layers and networks, [L][K][N] or [L][Kb][N]
+  T *V, *velocity;
+  Unit<T> of;
+  Unit<T> unit(const Shape &s, int64_t layer, int64_t k) const {
+    Unit<T> u = {};
+    const int64_t at = (layer * s.networks + k) * s.width;
+    if (of.r) u.r = of.r + at, u.radial = of.radial + at;
+    if (k >= s.first_bn) {
+      const int64_t bn = (layer * (s.networks - s.first_bn) + k - s.first_bn) * s.width;
+      u.gamma = of.gamma + bn, u.beta = of.beta + bn;
+      u.gamma_velocity = of.gamma_velocity + bn, u.beta_velocity = of.beta_velocity + bn;
+      u.mean = of.mean + bn, u.rstd = of.rstd + bn;
+      u.running_mean = of.running_mean + bn, u.running_var = of.running_var + bn;
+    }
+    return u;
+  }
+};
+struct Numbers {
+  double learning_rate, momentum, eps, running;
+};
+
+// Rows first to last: h *= r, then batch norm where there is one, then phi: x = phi(u), u = h or
+// gamma (h - mean) rstd + beta.
+template <typename T, typename F>
+void forward_rows(const F &f, const FunctionRow &function, const Unit<T> &unit, const Numbers &n, int64_t B,
+                  int64_t first, int64_t last, T *h, T *x) {
+  const T a = T(function.a), b = T(function.b), w = T(n.running), unbiased = T(1) / T(B > 1 ? B - 1 : 1);
+  for (int64_t i = first; i < last; ++i) {
+    T *hi = h + i * B, *xi = x + i * B;
+    const T ri = unit.r ? unit.r[i] : T(1);
+    if (!unit.gamma) {
+      along<T>(B, [&](int64_t l, auto part) {
+        const V<T> u = part.load(hi + l) * ri;
+        part.store(hi + l, u);
+        part.store(xi + l, a * f.value(u) + b);
+      });
+      continue;
+    }
+    // one pass: the variance about a sample, which is never many deviations from the mean
+    const T origin = hi[0] * ri;
+    V<T> sums = {}, squares = {};
+    along<T>(B, [&](int64_t l, auto part) {
+      const V<T> u = part.load(hi + l) * ri, shifted = part.for_sum(u - origin);
+      part.store(hi + l, u);
+      sums += shifted;
+      squares += shifted * shifted;
+    });
+    const T offset = sum_of<T>(sums) / T(B), centre = origin + offset;
+    const T square = sum_of<T>(squares) - T(B) * offset * offset;
+    const T inverse = T(1) / std::sqrt((square > T(0) ? square : square * T(0)) / T(B) + T(n.eps));
+    unit.mean[i] = centre, unit.rstd[i] = inverse;
+    unit.running_mean[i] = (T(1) - w) * unit.running_mean[i] + w * centre;
+    unit.running_var[i] = (T(1) - w) * unit.running_var[i] + w * (square * unbiased);
+    const T scale = inverse * unit.gamma[i], shift = unit.beta[i];
+    along<T>(B, [&](int64_t l, auto part) {
+      part.store(xi + l, a * f.value((part.load(hi + l) - centre) * scale + shift) + b);
     });
   }
 }
 
-// The same with fixed statistics: evaluation. h may be x_out.
-template <typename T>
-void evaluate(const Shape &s, const FunctionRow *functions, const T *h, const T *r, const T *gamma, const T *beta,
-              const T *running_mean, const T *running_var, double eps, T *x_out) {
-  const int64_t B = s.batch, N = s.width;
-  for (int64_t k = 0; k < s.networks; ++k) {
-    const T a = T(functions[k].a), b = T(functions[k].b);
-    const bool bn = k >= s.first_bn;
-    with_function<T>(functions[k], [&](auto f) {
-      for (int64_t i = 0; i < N; ++i) {
-        const T *hi = h + (k * N + i) * B;
-        T *xi = x_out + (k * N + i) * B;
-        const T ri = r ? r[k * N + i] : T(1);
-        T centre = T(0), scale = T(1), shift = T(0);
-        if (bn) {
-          const int64_t at = (k - s.first_bn) * N + i;
-          centre = running_mean[at], shift = beta[at];
-          scale = T(1) / std::sqrt(running_var[at] + T(eps)) * gamma[at];
-        }
-        along<T>(B, [&](int64_t l, auto part) {
-          part.store(xi + l, a * f.value((part.load(hi + l) * ri - centre) * scale + shift) + b);
-        });
-      }
+// The same with fixed statistics: evaluation. h may be x.
+template <typename T, typename F>
+void evaluate_rows(const F &f, const FunctionRow &function, const Unit<T> &unit, const Numbers &n, int64_t B,
+                   int64_t first, int64_t last, const T *h, T *x) {
+  const T a = T(function.a), b = T(function.b);
+  for (int64_t i = first; i < last; ++i) {
+    const T *hi = h + i * B;
+    T *xi = x + i * B;
+    const T ri = unit.r ? unit.r[i] : T(1);
+    T centre = T(0), scale = T(1), shift = T(0);
+    if (unit.gamma) {
+      centre = unit.running_mean[i], shift = unit.beta[i];
+      scale = T(1) / std::sqrt(unit.running_var[i] + T(n.eps)) * unit.gamma[i];
+    }
+    along<T>(B, [&](int64_t l, auto part) {
+      part.store(xi + l, a * f.value((part.load(hi + l) * ri - centre) * scale + shift) + b);
     });
   }
 }
 
-// error: dE/dx of this layer's output on entry, r y on return, y = dE/dh. Also radial_i = sum_b y_ib h_ib, the layer's
-// output x_out = phi(u) anew, and SGD on gamma and beta.
-template <typename T>
-void backward(const Shape &s, const FunctionRow *functions, T *error, const T *h, const T *r, T *gamma, T *beta,
-              T *gamma_velocity, T *beta_velocity, const T *mean, const T *rstd, double learning_rate, double momentum,
-              T *radial, T *x_out) {
-  const int64_t B = s.batch, N = s.width;
-  const T rate = T(learning_rate), mu = T(momentum);
-  for (int64_t k = 0; k < s.networks; ++k) {
-    const T a = T(functions[k].a), b = T(functions[k].b);
-    const bool bn = k >= s.first_bn;
-    with_function<T>(functions[k], [&](auto f) {
-      for (int64_t i = 0; i < N; ++i) {
-        const T *hi = h + (k * N + i) * B;
-        T *ei = error + (k * N + i) * B, *xi = x_out + (k * N + i) * B;
-        const T ri = r ? r[k * N + i] : T(1);
-        V<T> sum = {};
-        if (!bn) {
-          along<T>(B, [&](int64_t l, auto part) {
-            const V<T> u = part.load(hi + l);
-            V<T> value, slope;
-            f.both(u, value, slope);
-            part.store(xi + l, a * value + b);
-            const V<T> y = part.load(ei + l) * (a * slope);
-            sum += part.for_sum(y * u);
-            part.store(ei + l, y * ri);
-          });
-          if (radial) radial[k * N + i] = sum_of<T>(sum);
-          continue;
-        }
-        const int64_t at = (k - s.first_bn) * N + i;
-        const T centre = mean[at], inverse = rstd[at], scale = inverse * gamma[at], shift = beta[at];
-        V<T> gammas = {}, betas = {};
-        along<T>(B, [&](int64_t l, auto part) {
-          const V<T> centred = part.load(hi + l) - centre;
-          V<T> value, slope;
-          f.both(centred * scale + shift, value, slope);
-          part.store(xi + l, a * value + b);
-          const V<T> g = part.load(ei + l) * (a * slope);
-          part.store(ei + l, g);
-          betas += part.for_sum(g);
-          gammas += part.for_sum(g * (centred * inverse));
-        });
-        const T dgamma = sum_of<T>(gammas), dbeta = sum_of<T>(betas);
-        const T g_mean = dbeta / T(B), gn_mean = dgamma / T(B);
-        along<T>(B, [&](int64_t l, auto part) {
-          const V<T> u = part.load(hi + l);
-          const V<T> y = scale * (part.load(ei + l) - g_mean - (u - centre) * inverse * gn_mean);
-          sum += part.for_sum(y * u);
-          part.store(ei + l, y * ri);
-        });
-        radial[k * N + i] = sum_of<T>(sum);
-        gamma_velocity[at] = mu * gamma_velocity[at] + dgamma;
-        beta_velocity[at] = mu * beta_velocity[at] + dbeta;
-        gamma[at] -= rate * gamma_velocity[at];
-        beta[at] -= rate * beta_velocity[at];
-      }
+// error: dE/dx of the layer's output on entry, r y on return, y = dE/dh. Also radial_i = sum_b y_ib h_ib, the layer's
+// output x = phi(u) anew, and SGD on gamma and beta.
+template <typename T, typename F>
+void backward_rows(const F &f, const FunctionRow &function, const Unit<T> &unit, const Numbers &n, int64_t B,
+                   int64_t first, int64_t last, T *error, const T *h, T *x) {
+  const T a = T(function.a), b = T(function.b), rate = T(n.learning_rate), mu = T(n.momentum);
+  for (int64_t i = first; i < last; ++i) {
+    const T *hi = h + i * B;
+    T *ei = error + i * B, *xi = x + i * B;
+    const T ri = unit.r ? unit.r[i] : T(1);
+    V<T> sum = {};
+    if (!unit.gamma) {
+      along<T>(B, [&](int64_t l, auto part) {
+        const V<T> u = part.load(hi + l);
+        V<T> value, slope;
+        f.both(u, value, slope);
+        part.store(xi + l, a * value + b);
+        const V<T> y = part.load(ei + l) * (a * slope);
+        sum += part.for_sum(y * u);
+        part.store(ei + l, y * ri);
+      });
+      if (unit.radial) unit.radial[i] = sum_of<T>(sum);
+      continue;
+    }
+    const T centre = unit.mean[i], inverse = unit.rstd[i], scale = inverse * unit.gamma[i], shift = unit.beta[i];
+    V<T> gammas = {}, betas = {};
+    along<T>(B, [&](int64_t l, auto part) {
+      const V<T> centred = part.load(hi + l) - centre;
+      V<T> value, slope;
+      f.both(centred * scale + shift, value, slope);
+      part.store(xi + l, a * value + b);
+      const V<T> g = part.load(ei + l) * (a * slope);
+      part.store(ei + l, g);
+      betas += part.for_sum(g);
+      gammas += part.for_sum(g * (centred * inverse));
     });
+    const T dgamma = sum_of<T>(gammas), dbeta = sum_of<T>(betas);
+    const T g_mean = dbeta / T(B), gn_mean = dgamma / T(B);
+    along<T>(B, [&](int64_t l, auto part) {
+      const V<T> u = part.load(hi + l);
+      const V<T> y = scale * (part.load(ei + l) - g_mean - (u - centre) * inverse * gn_mean);
+      sum += part.for_sum(y * u);
+      part.store(ei + l, y * ri);
+    });
+    unit.radial[i] = sum_of<T>(sum);
+    unit.gamma_velocity[i] = mu * unit.gamma_velocity[i] + dgamma;
+    unit.beta_velocity[i] = mu * unit.beta_velocity[i] + dbeta;
+    unit.gamma[i] -= rate * unit.gamma_velocity[i];
+    unit.beta[i] -= rate * unit.beta_velocity[i];
   }
 }
 
@@ -351,67 +356,293 @@ template <typename T> struct Length {  // of a row, in the row's own precision
   }
 };
 
-// gradient = product - r^2 radial v; velocity = momentum velocity + gradient; v -= rate velocity; r = 1 / |v|.
-// norms[k]: |gradient|_F.
+// SGD on one row of V: gradient = product - r^2 radial v; velocity = momentum velocity + gradient; v -= rate velocity;
+// r = 1 / |v|. Adds |gradient|^2 to `squares`.
 template <typename T>
-void update(int64_t networks, int64_t width, const T *product, T *weights, T *velocity, T *r, const T *radial,
-            double learning_rate, double momentum, double *norms) {
-  const int64_t N = width;
-  const T rate = T(learning_rate), mu = T(momentum);
-  for (int64_t k = 0; k < networks; ++k) {
-    SquareSum gradient_squares;
-    for (int64_t i = 0; i < N; ++i) {
-      const int64_t row = k * N + i;
-      const T *p = product + row * N;
-      T *v = weights + row * N, *m = velocity + row * N;
-      const T along_v = r[row] * r[row] * radial[row];
-      Length<T> length;
-      int64_t j = 0;
-      auto advance = [&](auto old) {  // by as many numbers as the type of `old` holds
-        decltype(old) gradient, speed;
-        std::memcpy(&old, v + j, sizeof old);
-        std::memcpy(&gradient, p + j, sizeof old);
-        std::memcpy(&speed, m + j, sizeof old);
-        gradient -= along_v * old;
-        speed = mu * speed + gradient;
-        old -= rate * speed;
-        std::memcpy(m + j, &speed, sizeof old);
-        std::memcpy(v + j, &old, sizeof old);
-        length.add(old);
-        gradient_squares.add(gradient);
-        j += static_cast<int64_t>(sizeof old / sizeof(T));
-      };
-      while (j + Simd<T>::width <= N) advance(V<T>{});
-      while (j + Simd<T>::width / 4 <= N) advance(typename Quarter<T>::V{});
-      while (j < N) advance(T{});
-      r[row] = T(1) / length.total();
+void update_row(const Numbers &n, int64_t N, const T *product, T *v, T *velocity, T &r, T radial, SquareSum &squares) {
+  const T rate = T(n.learning_rate), mu = T(n.momentum), along_v = r * r * radial;
+  Length<T> length;
+  int64_t j = 0;
+  auto advance = [&](auto old) {  // by as many numbers as the type of `old` holds
+    decltype(old) gradient, speed;
+    std::memcpy(&old, v + j, sizeof old);
+    std::memcpy(&gradient, product + j, sizeof old);
+    std::memcpy(&speed, velocity + j, sizeof old);
+    gradient -= along_v * old;
+    speed = mu * speed + gradient;
+    old -= rate * speed;
+    std::memcpy(velocity + j, &speed, sizeof old);
+    std::memcpy(v + j, &old, sizeof old);
+    length.add(old);
+    squares.add(gradient);
+    j += static_cast<int64_t>(sizeof old / sizeof(T));
+  };
+  while (j + Simd<T>::width <= N) advance(V<T>{});
+  while (j + Simd<T>::width / 4 <= N) advance(typename Quarter<T>::V{});
+  while (j < N) advance(T{});
+  r = T(1) / length.total();
+}
+
+// --- products ---
+
+// A block of ROWS x COLUMNS vectors of a product is held in registers: 24 of the 32 that AVX-512 has, 12 of AVX2's 16.
+constexpr int ROWS = 6;
+#ifdef __AVX512F__
+constexpr int COLUMNS = 4;
+#else
+constexpr int COLUMNS = 1;
+#endif
+
+// c[i][w] = sum_k left[i * row + k * step] right[k * stride + w]: R rows, C vectors. `ahead` is memory that will be
+// wanted soon, `lines` cache lines of it, fetched by the way.
+template <typename T, int R, int C>
+inline void block(int64_t length, const T *left, int64_t row, int64_t step, const T *right, int64_t stride,
+                  V<T> (&c)[R][C], const void *ahead, int64_t lines) {
+  const char *line = static_cast<const char *>(ahead);
+  for (int64_t k = 0; k < length; ++k) {
+    if (k < lines) __builtin_prefetch(line + 64 * k, 0, 2);
+    V<T> b[C];
+#pragma GCC unroll 8
+    for (int w = 0; w < C; ++w) std::memcpy(&b[w], right + k * stride + w * Simd<T>::width, sizeof b[w]);
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i) {
+      const T a = left[i * row + k * step];
+#pragma GCC unroll 8
+      for (int w = 0; w < C; ++w) c[i][w] += a * b[w];
     }
-    norms[k] = std::sqrt(gradient_squares.total());
+  }
+}
+
+template <int N> struct Count {
+  static constexpr int value = N;
+};
+
+// The product's rows x columns numbers (whole vectors) into `out`, or added to what is there.
+template <typename T>
+void product_rows(int64_t rows, int64_t columns, int64_t length, const T *left, int64_t row, int64_t step,
+                  const T *right, int64_t stride, T *out, bool add, const void *ahead, int64_t lines) {
+  const char *line = static_cast<const char *>(ahead);
+  auto with = [&](auto r, auto c, int64_t i, int64_t j) {
+    constexpr int R = decltype(r)::value, C = decltype(c)::value;
+    V<T> sums[R][C];
+#pragma GCC unroll 8
+    for (int u = 0; u < R; ++u)
+#pragma GCC unroll 8
+      for (int w = 0; w < C; ++w) {
+        sums[u][w] = V<T>{};
+        if (add) std::memcpy(&sums[u][w], out + (i + u) * columns + j + w * Simd<T>::width, sizeof sums[u][w]);
+      }
+    const int64_t fetched = lines < length ? lines : length;
+    block<T, R, C>(length, left + i * row, row, step, right + j, stride, sums, line, fetched);
+    line += 64 * fetched, lines -= fetched;
+#pragma GCC unroll 8
+    for (int u = 0; u < R; ++u)
+#pragma GCC unroll 8
+      for (int w = 0; w < C; ++w)
+        std::memcpy(out + (i + u) * columns + j + w * Simd<T>::width, &sums[u][w], sizeof sums[u][w]);
+  };
+  auto across = [&](auto r, int64_t i) {
+    int64_t j = 0;
+    for (; j + COLUMNS * Simd<T>::width <= columns; j += COLUMNS * Simd<T>::width) with(r, Count<COLUMNS>{}, i, j);
+    const int64_t left_over = (columns - j) / Simd<T>::width;
+    if (left_over == 3) with(r, Count<3>{}, i, j);
+    if (left_over == 2) with(r, Count<2>{}, i, j);
+    if (left_over == 1) with(r, Count<1>{}, i, j);
+  };
+  int64_t i = 0;
+  for (; i + ROWS <= rows; i += ROWS) across(Count<ROWS>{}, i);
+  for (; i + 4 <= rows; i += 4) across(Count<4>{}, i);
+  for (; i + 2 <= rows; i += 2) across(Count<2>{}, i);
+  for (; i < rows; ++i) across(Count<1>{}, i);
+}
+
+// A square of vectors, rows to columns.
+template <typename T> inline void transpose_square(V<T> (&v)[Simd<T>::width]) {
+  constexpr int64_t side = Simd<T>::width;
+  T from[side][side], to[side][side];
+  std::memcpy(from, v, sizeof v);
+  for (int64_t i = 0; i < side; ++i)
+    for (int64_t j = 0; j < side; ++j) to[j][i] = from[i][j];
+  std::memcpy(v, to, sizeof v);
+}
+#ifdef __AVX512F__
+template <> inline void transpose_square<float>(V<float> (&v)[16]) {
+  __m512 a[16], b[16];
+  std::memcpy(a, v, sizeof v);
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2)
+    b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]), b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+  auto pairs = [](__m512 low, __m512 high, bool upper) {
+    const __m512d l = _mm512_castps_pd(low), h = _mm512_castps_pd(high);
+    return _mm512_castpd_ps(upper ? _mm512_unpackhi_pd(l, h) : _mm512_unpacklo_pd(l, h));
+  };
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4)  // a[4 g + c]: rows 4 g to 4 g + 3 of columns c, 4 + c, 8 + c, 12 + c
+    for (int c = 0; c < 4; ++c) a[i + c] = pairs(b[i + c / 2], b[i + 2 + c / 2], c % 2);
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512 even_low = _mm512_shuffle_f32x4(a[c], a[4 + c], 0x88);
+    const __m512 even_high = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0x88);
+    const __m512 odd_low = _mm512_shuffle_f32x4(a[c], a[4 + c], 0xdd);
+    const __m512 odd_high = _mm512_shuffle_f32x4(a[8 + c], a[12 + c], 0xdd);
+    b[c] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
+    b[4 + c] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
+    b[8 + c] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
+    b[12 + c] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
+  }
+  std::memcpy(v, b, sizeof v);
+}
+#endif
+
+// [rows][columns] to [columns][stride], zeros in what is left of the stride.
+template <typename T> void transpose(int64_t rows, int64_t columns, const T *in, T *out, int64_t stride) {
+  constexpr int64_t side = Simd<T>::width;
+  for (int64_t i = 0; i < stride; i += side)
+    for (int64_t j = 0; j < columns; j += side) {
+      V<T> square[side];
+      for (int64_t u = 0; u < side; ++u) {
+        square[u] = V<T>{};
+        if (i + u < rows) std::memcpy(&square[u], in + (i + u) * columns + j, sizeof square[u]);
+      }
+      transpose_square<T>(square);
+      for (int64_t w = 0; w < side; ++w) std::memcpy(out + (j + w) * stride + i, &square[w], sizeof square[w]);
+    }
+}
+
+// --- a network's layers, products included; B a whole number of vectors ---
+
+template <typename T> inline int64_t lines_of(int64_t numbers) {
+  return numbers * static_cast<int64_t>(sizeof(T)) / 64;
+}
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// From x, the lowest layer's input, to h[1], ..., h[depth]; h_stride numbers apart. x and spare serve in turn.
+template <typename T>
+void forward_layers(const Shape &s, const FunctionRow *functions, const Layers<T> &layers, const Numbers &n,
+                    int64_t depth, T *h, int64_t h_stride, T *x, T *spare, bool training) {
+  const int64_t B = s.batch, N = s.width;
+  for (int64_t k = 0; k < s.networks; ++k) {
+    with_function<T>(functions[k], [&](auto f) {
+      T *in = x + k * N * B, *out = spare + k * N * B;
+      for (int64_t layer = 0; layer < depth; ++layer) {
+        const T *V = layers.V + (layer * s.networks + k) * N * N;
+        const Unit<T> unit = layers.unit(s, layer, k);
+        T *hk = training ? h + (layer + 1) * h_stride + k * N * B : out;
+        for (int64_t i = 0; i < N; i += ROWS) {
+          const int64_t rows = least(ROWS, N - i);
+          product_rows<T>(rows, B, N, V + i * N, N, 1, in, B, hk + i * B, false, V + (i + ROWS) * N,
+                          lines_of<T>(ROWS * N));
+          if (training)
+            forward_rows<T>(f, functions[k], unit, n, B, i, i + rows, hk, out);
+          else
+            evaluate_rows<T>(f, functions[k], unit, n, B, i, i + rows, hk, out);
+        }
+        T *const used = in;
+        in = out, out = used;
+      }
+    });
+  }
+}
+
+// From error = r y of the highest layer down to y of the layer below the lowest one, with SGD on all of them; error and
+// spare serve in turn. x: [K][N][B] of scratch; transposed: [B][N in whole vectors], product: [ROWS][the same].
+template <typename T>
+void backward_layers(const Shape &s, const FunctionRow *functions, const Layers<T> &layers, const Numbers &n,
+                     int64_t depth, const T *h, int64_t h_stride, T *error, T *spare, T *x, T *scratch, double *norms) {
+  constexpr int64_t panel = 128;  // rows of V that are read from memory while those before are used
+  const int64_t B = s.batch, N = s.width, padded = (N + Simd<T>::width - 1) / Simd<T>::width * Simd<T>::width;
+  T *transposed = scratch, *product = scratch + B * padded;
+  for (int64_t k = 0; k < s.networks; ++k) {
+    with_function<T>(functions[k], [&](auto f) {
+      T *y = error + k * N * B, *below = spare + k * N * B, *xk = x + k * N * B;
+      for (int64_t layer = depth - 1; layer >= 0; --layer) {
+        const int64_t at = (layer * s.networks + k) * N * N;
+        T *V = layers.V + at, *velocity = layers.velocity + at;
+        const Unit<T> unit = layers.unit(s, layer, k);
+        const Unit<T> under = layer ? layers.unit(s, layer - 1, k) : Unit<T>{};
+        const T *hk = h + layer * h_stride + k * N * B;
+        for (int64_t i = 0; i < N; i += panel) {
+          const int64_t length = least(panel, N - i);
+          const T *next = V + (i + length) * N;
+          const int64_t lines = lines_of<T>(panel * ROWS);
+          for (int64_t j = 0; j < N; j += ROWS) {
+            const int64_t units = least(ROWS, N - j);
+            product_rows<T>(units, B, length, V + i * N + j, 1, N, y + i * B, B, below + j * B, i > 0,
+                            next + j * panel, lines);
+            if (i + length == N)
+              backward_rows<T>(f, functions[k], under, n, B, j, j + units, below, hk, xk);
+          }
+        }
+        transpose<T>(N, B, xk, transposed, padded);
+        SquareSum squares;
+        for (int64_t i = 0; i < N; i += ROWS) {
+          const int64_t rows = least(ROWS, N - i);
+          product_rows<T>(rows, padded, B, y + i * B, B, 1, transposed, padded, product, false,
+                          velocity + (i + ROWS) * N, lines_of<T>(ROWS * N));
+          for (int64_t u = 0; u < rows; ++u)
+            update_row<T>(n, N, product + u * padded, V + (i + u) * N, velocity + (i + u) * N, unit.r[i + u],
+                          unit.radial[i + u], squares);
+        }
+        norms[layer * s.networks + k] = std::sqrt(squares.total());
+        T *const used = y;
+        y = below, below = used;
+      }
+    });
   }
 }
 
 }  // namespace
 
+// The passes over one layer of all networks (`layer` < 0: the one below the constrained ones), then all layers at once.
 #define EXPORT(T, suffix)                                                                                             \
-  extern "C" void forward_##suffix(const Shape *s, const FunctionRow *f, T *h, const T *r, const T *gamma,            \
-                                   const T *beta, T *mean, T *rstd, T *running_mean, T *running_var, double eps,      \
-                                   double running, T *x_out) {                                                        \
-    forward<T>(*s, f, h, r, gamma, beta, mean, rstd, running_mean, running_var, eps, running, x_out);                 \
+  extern "C" void forward_##suffix(const Shape *s, const FunctionRow *f, const Layers<T> *layers, const Numbers *n,   \
+                                   int64_t layer, T *h, T *x) {                                                       \
+    for (int64_t k = 0; k < s->networks; ++k)                                                                         \
+      with_function<T>(f[k], [&](auto phi) {                                                                          \
+        forward_rows<T>(phi, f[k], layer < 0 ? Unit<T>{} : layers->unit(*s, layer, k), *n, s->batch, 0, s->width,     \
+                        h + k * s->width * s->batch, x + k * s->width * s->batch);                                    \
+      });                                                                                                             \
   }                                                                                                                   \
-  extern "C" void evaluate_##suffix(const Shape *s, const FunctionRow *f, const T *h, const T *r, const T *gamma,     \
-                                    const T *beta, const T *running_mean, const T *running_var, double eps,           \
-                                    T *x_out) {                                                                       \
-    evaluate<T>(*s, f, h, r, gamma, beta, running_mean, running_var, eps, x_out);                                     \
+  extern "C" void evaluate_##suffix(const Shape *s, const FunctionRow *f, const Layers<T> *layers, const Numbers *n,  \
+                                    int64_t layer, const T *h, T *x) {                                                \
+    for (int64_t k = 0; k < s->networks; ++k)                                                                         \
+      with_function<T>(f[k], [&](auto phi) {                                                                          \
+        evaluate_rows<T>(phi, f[k], layer < 0 ? Unit<T>{} : layers->unit(*s, layer, k), *n, s->batch, 0, s->width,    \
+                         h + k * s->width * s->batch, x + k * s->width * s->batch);                                   \
+      });                                                                                                             \
   }                                                                                                                   \
-  extern "C" void backward_##suffix(const Shape *s, const FunctionRow *f, T *error, const T *h, const T *r, T *gamma, \
-                                    T *beta, T *gamma_velocity, T *beta_velocity, const T *mean, const T *rstd,       \
-                                    double learning_rate, double momentum, T *radial, T *x_out) {                     \
-    backward<T>(*s, f, error, h, r, gamma, beta, gamma_velocity, beta_velocity, mean, rstd, learning_rate, momentum,  \
-                radial, x_out);                                                                                       \
+  extern "C" void backward_##suffix(const Shape *s, const FunctionRow *f, const Layers<T> *layers, const Numbers *n,  \
+                                    int64_t layer, T *error, const T *h, T *x) {                                      \
+    for (int64_t k = 0; k < s->networks; ++k)                                                                         \
+      with_function<T>(f[k], [&](auto phi) {                                                                          \
+        const int64_t at = k * s->width * s->batch;                                                                   \
+        backward_rows<T>(phi, f[k], layer < 0 ? Unit<T>{} : layers->unit(*s, layer, k), *n, s->batch, 0, s->width,    \
+                         error + at, h + at, x + at);                                                                 \
+      });                                                                                                             \
   }                                                                                                                   \
-  extern "C" void update_##suffix(const Shape *s, const T *product, T *V, T *velocity, T *r, const T *radial,         \
-                                  double learning_rate, double momentum, double *norms) {                             \
-    update<T>(s->networks, s->width, product, V, velocity, r, radial, learning_rate, momentum, norms);                \
+  extern "C" void update_##suffix(const Shape *s, const Layers<T> *layers, const Numbers *n, int64_t layer,           \
+                                  const T *product, double *norms) {                                                  \
+    const int64_t N = s->width;                                                                                       \
+    for (int64_t k = 0; k < s->networks; ++k) {                                                                       \
+      const Unit<T> unit = layers->unit(*s, layer, k);                                                                \
+      SquareSum squares;                                                                                              \
+      for (int64_t i = 0; i < N; ++i) {                                                                               \
+        const int64_t at = ((layer * s->networks + k) * N + i) * N;                                                   \
+        update_row<T>(*n, N, product + (k * N + i) * N, layers->V + at, layers->velocity + at, unit.r[i],             \
+                      unit.radial[i], squares);                                                                       \
+      }                                                                                                               \
+      norms[k] = std::sqrt(squares.total());                                                                          \
+    }                                                                                                                 \
+  }                                                                                                                   \
+  extern "C" void forward_layers_##suffix(const Shape *s, const FunctionRow *f, const Layers<T> *layers,              \
+                                          const Numbers *n, int64_t depth, T *h, int64_t h_stride, T *x, T *spare,    \
+                                          int64_t training) {                                                         \
+    forward_layers<T>(*s, f, *layers, *n, depth, h, h_stride, x, spare, training != 0);                               \
+  }                                                                                                                   \
+  extern "C" void backward_layers_##suffix(const Shape *s, const FunctionRow *f, const Layers<T> *layers,             \
+                                           const Numbers *n, int64_t depth, const T *h, int64_t h_stride, T *error,   \
+                                           T *spare, T *x, T *scratch, double *norms) {                               \
+    backward_layers<T>(*s, f, *layers, *n, depth, h, h_stride, error, spare, x, scratch, norms);                      \
   }
 
 EXPORT(float, f32)

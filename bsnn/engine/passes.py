@@ -85,6 +85,9 @@ class FusedPasses(Passes, Protocol):
         """From x, the input of the lowest layer, to h[1:] and the output of the highest, returned with the other of the
         two tensors."""
 
+    def evaluate_layers(self, x: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with the running statistics; nothing is kept."""
+
     def backward_layers(self, h: Sequence[Tensor], error: Tensor, spare: Tensor, x: Tensor, norms_LK: Tensor) -> Tensor:
         """`update` of all layers, from error = r y of the highest. Returns y of the layer below them, in `error` or
         `spare`; x is scratch."""

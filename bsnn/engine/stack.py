@@ -194,9 +194,12 @@ class Stack:
         x, h = self._buffer("evaluated x", K, self.width, B), self._buffer("evaluated h", K, self.width, B)
         torch.baddbmm(self.bottom_bias, self.bottom, x_BD.mT.expand(K, -1, -1), out=h)
         self.passes.evaluate(BOTTOM, h, x)
-        for layer in range(self.depth):
-            torch.bmm(self._V[layer], x, out=h)
-            self.passes.evaluate(layer, h, x)
+        if isinstance(self.passes, FusedPasses):
+            x, h = self.passes.evaluate_layers(x, h)
+        else:
+            for layer in range(self.depth):
+                torch.bmm(self._V[layer], x, out=h)
+                self.passes.evaluate(layer, h, x)
         return torch.baddbmm(self.top_bias, self.top, x).mT
 
     def _buffer(self, name: str, *shape: int) -> Tensor:

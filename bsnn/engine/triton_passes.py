@@ -154,6 +154,12 @@ class TritonPasses:
                 self.forward(layer, h[layer + 1], x)
         return x, spare
 
+    def evaluate_layers(self, x: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
+        for layer in range(self.depth):
+            torch.bmm(self._parts["V"][layer], x, out=spare)
+            self.evaluate(layer, spare, x)
+        return x, spare
+
     def backward_layers(self, h: Sequence[Tensor], error: Tensor, spare: Tensor, x: Tensor, norms_LK: Tensor) -> Tensor:
         """Back through all constrained layers with their updates. error: r y of the highest, whose input is x; of
         both and of `spare` nothing is kept. Returns y of the layer below, in `error` or `spare`."""

@@ -87,6 +87,13 @@ def test_a_mixed_stack_is_its_networks(compiled: bool) -> None:
     assert max(worst.values()) < 1e-10, worst
 
 
+@pytest.mark.parametrize("width", [9, 129, 270])
+def test_any_width(width: int) -> None:
+    """Narrower than a vector, and wider than the panel of rows that the kernels' products take at a time."""
+    worst = largest_differences(cells_of(MIXED, width=width, depth=3, learning_rate=1e-3), 3, True)
+    assert max(worst.values()) < 1e-10, worst
+
+
 # At depth 200 rounding itself is amplified: by the size of the gradients from layer to layer, and by training from step
 # to step. Where gradients explode (batch norm with ReLU, LeakyReLU, GELU or Tanh: by up to 1e16 here, so that the last
 # bit of a first layer decides the loss) bsnn.network doesn't agree with itself when its input is changed in the last
