@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
+import math
 import os
 import re
 import subprocess
@@ -204,13 +205,23 @@ def seconds_of(step: Callable[[], object], device: torch.device) -> float:
 
 
 def measure(contestants: Sequence[Contestant], rounds: int, device: torch.device, bar: tqdm[Any]) -> list[list[float]]:
-    """Seconds of a network's step of each contestant, `rounds` times; a first round, not counted, warms up."""
+    """Seconds of a network's step of each contestant, `rounds` times; a first round, not counted, warms up.
+
+    A timing is of steps enough for 0.15 s, after one that isn't counted: the contestant before has emptied the caches.
+    """
     times: list[list[float]] = [[] for _ in contestants]
     for contestant in contestants:
         contestant.step()
+    repeats = [math.ceil(0.15 / max(seconds_of(contestant.step, device), 1e-4)) for contestant in contestants]
     for _ in range(rounds):
-        for mine, contestant in zip(times, contestants, strict=True):
-            mine.append(seconds_of(contestant.step, device) / contestant.networks)
+        for mine, contestant, repeat in zip(times, contestants, repeats, strict=True):
+            contestant.step()
+
+            def several(step: Step = contestant.step, repeat: int = repeat) -> None:
+                for _ in range(repeat):
+                    step()
+
+            mine.append(seconds_of(several, device) / (repeat * contestant.networks))
             bar.set_postfix_str(f"{contestant.name}: {1e3 * mine[-1]:.1f} ms", refresh=False)
             bar.update()
     return times
