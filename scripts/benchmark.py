@@ -207,7 +207,8 @@ def seconds_of(step: Callable[[], object], device: torch.device) -> float:
 def measure(contestants: Sequence[Contestant], rounds: int, device: torch.device, bar: tqdm[Any]) -> list[list[float]]:
     """Seconds of a network's step of each contestant, `rounds` times; a first round, not counted, warms up.
 
-    A timing is of steps enough for 0.15 s, after one that isn't counted: the contestant before has emptied the caches.
+    A timing is of steps enough for 0.15 s. Where that is several, one that isn't counted comes first: the contestant
+    before has emptied the caches.
     """
     times: list[list[float]] = [[] for _ in contestants]
     for contestant in contestants:
@@ -215,7 +216,8 @@ def measure(contestants: Sequence[Contestant], rounds: int, device: torch.device
     repeats = [math.ceil(0.15 / max(seconds_of(contestant.step, device), 1e-4)) for contestant in contestants]
     for _ in range(rounds):
         for mine, contestant, repeat in zip(times, contestants, repeats, strict=True):
-            contestant.step()
+            if repeat > 1:
+                contestant.step()
 
             def several(step: Step = contestant.step, repeat: int = repeat) -> None:
                 for _ in range(repeat):
