@@ -17,14 +17,16 @@ budget = $(eval budget := $(or $(BUDGET),$(shell $(by_hardware))))$(budget)
 # Where results go. results/ comes with finished runs, which are not trained again; another folder starts from nothing.
 RESULTS ?= results
 results = $(RESULTS)/$(budget)
+# Where the data bundle goes; with BSNN_DATA_DIR set to it, it is read.
+BUNDLE ?= data-bundle
 # More Hydra overrides for the runs, say SET="seed=0,1,2" or SET="tracking=none".
 SET ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce train data table1 table2 fig1 fig2 fig3 fig4 figures table report bench test check lock clean
+.PHONY: help setup reproduce train data data-bundle collect table1 table2 fig1 fig2 fig3 fig4 figures table report bench test check lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9 ]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9 ]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
+	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9 -]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
 	@echo "  BUDGET=paper|quick|smoke  RESULTS=folder (default results)  SET='seed=0,1,2 threads=2'"
 
 setup: $(READY) ## install everything into .venv
@@ -37,6 +39,12 @@ reproduce: train
 
 data: $(READY) ## fetch and verify MNIST and CIFAR-10
 	$(RUN) -m scripts.data mnist cifar10
+
+data-bundle: $(READY) ## MNIST and CIFAR-10 as files of at most 48 MB, for a machine without a network
+	$(RUN) -m scripts.bundle $(BUNDLE)
+
+collect: $(READY) ## merge records that scripts.pack has packed: ARCHIVE='one.tar.xz two.tar.xz'
+	$(RUN) -m scripts.collect $(ARCHIVE) --results $(RESULTS)
 
 train: $(READY) data ## train the cells of Table 2 and Fig. 4; finished ones are skipped
 	$(RUN) -m experiments.train +experiment=table2 budget=$(budget) results_dir=$(RESULTS) $(SET)

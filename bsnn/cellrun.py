@@ -68,9 +68,9 @@ class CellRun:
         self.max_stack = job.config.max_stack
         self.step = 0
         self.stack = 1  # how many cells are trained with it
+        self.waiting = False  # another process trained it when it was last looked at
         self.outcome: Record | BaseException | None = None
         self._lock: FileLock | None = None
-        self._waiting = False
         self._seen: tuple[int, int] | None = None
         self._tracker: Tracker | None = None
         self._tracked = -1  # the last row's step that W&B and the log have
@@ -202,9 +202,9 @@ class CellRun:
                 f"{self.folder}: expected a folder that can be written to, found: {error.strerror or error}; "
                 "make it writable or choose another with results_dir=FOLDER."
             ) from error
-        if self._lock is None and not self._waiting:
-            self._waiting = True
+        if self._lock is None and not self.waiting:
             log.info("%s: another process is training it; waiting", self.cell.name)
+        self.waiting = self._lock is None
         return self._lock is not None
 
     def _skip_if_finished(self) -> bool:

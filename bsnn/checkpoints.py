@@ -32,6 +32,8 @@ class Progress:
     first_gradient_norms: list[float] | None = None
     last_gradient_norms: list[float] | None = None
     diverged_at_step: int | None = None
+    interval: list[tuple[float, int, float, float]] = field(default_factory=list)
+    """For each step since the last row: loss, right answers, largest and smallest ||dE/dV_l||_F of the layers."""
 
 
 def save(path: Path, cell: Cell, member: dict[str, Tensor], progress: Progress) -> None:

@@ -106,6 +106,7 @@ class TrainConfig:
     max_stack: int | None = None
     checkpoint_seconds: float = 60.0
     keep_checkpoint: bool = False
+    time_limit: float | None = None
     results_dir: str = "results"
 
     def __post_init__(self) -> None:
@@ -121,6 +122,8 @@ class TrainConfig:
             raise UserError(f"momentum: expected a number in [0, 1), found {self.momentum}.")
         if not self.checkpoint_seconds >= 0:
             raise UserError(f"checkpoint_seconds: expected a number >= 0, found {self.checkpoint_seconds}.")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise UserError(f"time_limit: expected a number of seconds > 0, or null for none, found {self.time_limit}.")
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("activation.gpn_root", self.activation.gpn_root, ROOTS)

@@ -61,14 +61,14 @@ class Meter:
             share = min(self._steps / self._expected, 1.0) if self._expected else 1.0
             parts = [f"{self._ended()} of {self._cells} cells", f"{100 * share:.0f} % of the steps"]
             if 0 < share < 1 and self._started is not None:
-                parts.append(f"about {_duration((time.monotonic() - self._started) * (1 - share) / share)} left")
+                parts.append(f"about {duration((time.monotonic() - self._started) * (1 - share) / share)} left")
             return ", ".join(parts)
 
     def close(self) -> None:
         self._bar.close()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """45 s, 4 min, 2 h 05 min."""
     if seconds < 100:
         return f"{seconds:.0f} s"

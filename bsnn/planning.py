@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Protocol, TypeVar
 
@@ -40,25 +41,31 @@ P = TypeVar("P", bound=Planned)
 def plan(cells: Sequence[P], workers: int) -> list[list[P]]:
     """Stacks, in the order in which `workers` should take them.
 
-    Only cells that agree in shape, data, optimiser and device and that go on from the same step share a stack. One
-    dataset comes after the other, and within it what is cheap before what is dear (batch norm), so that the first
-    results are early. All stacks of a kind have the same size, or nearly, and as far as there are enough cells every
-    worker gets the same number of them: they end together.
+    Only cells that agree in shape, data, optimiser and device and that go on from the same step share a stack. What
+    tells most comes first, as far as stacks can't hold everything: seed 0 before further seeds, within a seed one
+    dataset after the other, and within a dataset without batch norm before with, which is dearer, too. All stacks of a
+    kind have the same size, or nearly, and as far as there are enough cells every worker gets the same number of them:
+    they end together.
     """
-    kinds: dict[Hashable, list[P]] = {}
-    for planned in sorted(cells, key=lambda planned: planned.cell.batch_norm):  # stable: else in the order given
+    kinds: dict[tuple[Hashable, torch.device, int], list[P]] = {}
+    for planned in sorted(cells, key=lambda planned: _order(planned.cell)):  # stable: else in the order given
         kinds.setdefault((planned.key, planned.device, planned.step), []).append(planned)
     stacks: list[list[P]] = []
-    for members in kinds.values():
-        # A member with batch norm, if there is one, needs the most memory; it is the last.
+    # Stacks that a time limit stopped at different steps go on side by side as they are, and aren't split up.
+    alike = Counter((key, device) for key, device, _ in kinds)
+    for (key, device, _), members in kinds.items():
         caps = [planned.max_stack for planned in members if planned.max_stack is not None]
-        largest = max(1, min([largest_stack(members[-1].cell, members[-1].device), *caps]))
+        dearest = max(members, key=lambda planned: planned.cell.batch_norm)  # needs the most memory
+        largest = max(1, min([largest_stack(dearest.cell, dearest.device), *caps]))
         start = 0
-        for size in sizes(len(members), largest, workers):
+        for size in sizes(len(members), largest, math.ceil(workers / alike[key, device])):
             stacks.append(members[start : start + size])
             start += size
-    datasets = list(DATASETS)
-    return sorted(stacks, key=lambda stack: (datasets.index(stack[0].cell.dataset), stack[0].cell.batch_norm))
+    return sorted(stacks, key=lambda stack: _order(stack[0].cell))
+
+
+def _order(cell: Cell) -> tuple[int, int, bool]:
+    return cell.seed, list(DATASETS).index(cell.dataset), cell.batch_norm
 
 
 def sizes(cells: int, largest: int, workers: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,13 @@ def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "versions": {name: _version(name) for name in PACKAGES},
     }
+
+
+def knows_commit(commit: str) -> bool:
+    """Whether `commit` is the full name of one: in a git checkout, of one that it has."""
+    if re.fullmatch(r"[0-9a-f]{40}", commit) is None:
+        return False
+    return _git("rev-parse", "HEAD") is None or _git("cat-file", "-e", f"{commit}^{{commit}}") is not None
 
 
 def device_name(device: torch.device) -> str:

@@ -8,7 +8,7 @@ function of conf/ and of the files in the folder.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from bsnn import paper
-from bsnn.budgets import Key, table_configs
+from bsnn.budgets import PAPER, Key, table_configs
 from bsnn.cell import Cell
 from bsnn.config import ActivationConfig, BudgetConfig, DatasetConfig
 from bsnn.data import DATASETS
@@ -26,6 +26,12 @@ from bsnn.metrics import METRICS
 from bsnn.records import Record, read_records
 
 KEY = list(Key._fields)
+
+AGREES_SD = 3.0
+AGREES_POINTS = 1.0
+"""The paper's accuracy, of a single run, agrees with ours if it lies within so many of our standard deviations over the
+seeds, or within so many points: what a seed moves in networks that train, where there is one seed or the few agree by
+chance."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,18 @@ class Results:
     curves: pd.DataFrame
     """One row for each evaluation of each of `records`: key, seed, status and bsnn.metrics."""
     table: pd.DataFrame
-    """One row for each of `expected`: see `aggregate`."""
+    """One row for each of `expected`: see `aggregate`; train_agrees and test_agrees: yes | no | empty for no data."""
+
+    @property
+    def seeds(self) -> list[int]:
+        """Those that the table is meant to have: all that are not rare exceptions."""
+        counts = self.runs["seed"].value_counts()
+        return sorted(int(seed) for seed in counts.index[2 * counts >= counts.max()])
+
+    def lacking(self, seed: int) -> list[Key]:
+        """The entries that have no record of this seed, or only one of a crash."""
+        done = self.runs[(self.runs["seed"] == seed) & (self.runs["status"] != "crashed")]
+        return [key for key in self.expected if runs_of(done, *key).empty]
 
     def name_of(self, key: Key) -> str:
         """As the tables write it: MNIST Tanh-GPN-BN."""
@@ -93,6 +110,10 @@ def from_records(budget: str, records: Iterable[Record]) -> Results:
     place = {key: index for index, key in enumerate(ordered)}
     mine.sort(key=lambda pair: (place[pair[0]], pair[1]["cell"]["seed"]))
     runs = pd.DataFrame([run_row(key, record) for key, record in mine], columns=RUN_COLUMNS)
+    table = pd.DataFrame([aggregate(key, runs_of(runs, *key)) for key in ordered])
+    for split in ("train", "test"):  # other budgets are not expected to agree
+        agree = [_agrees(entry, split) if budget == PAPER else "" for entry in table.to_dict("records")]
+        table.insert(list(table.columns).index(f"paper_{split}") + 1, f"{split}_agrees", agree)
     return Results(
         budget=next(iter(ordered.values())).budget,
         datasets={key.dataset: config.dataset for key, config in ordered.items()},
@@ -102,7 +123,7 @@ def from_records(budget: str, records: Iterable[Record]) -> Results:
         others=others,
         runs=runs,
         curves=_curves(mine),
-        table=pd.DataFrame([aggregate(key, runs_of(runs, *key)) for key in ordered]),
+        table=table,
     )
 
 
@@ -218,6 +239,14 @@ def aggregate(key: Key, runs: pd.DataFrame) -> dict[str, Any]:
     entry["ratio_rows"] = int(ended["ratio_rows"].sum())
     entry["seconds"] = runs["seconds"].sum() if len(runs) else math.nan
     return entry
+
+
+def _agrees(entry: Mapping[Hashable, Any], split: str) -> str:
+    mean, sd, printed = entry[f"{split}_mean"], entry[f"{split}_sd"], entry[f"paper_{split}"]
+    if math.isnan(mean) or math.isnan(printed):
+        return ""
+    allowed = max(AGREES_POINTS, 0.0 if math.isnan(sd) else AGREES_SD * sd)
+    return "yes" if round(abs(mean - printed), 9) <= allowed else "no"
 
 
 def _curves(mine: list[tuple[Key, Record]]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,10 +29,12 @@ from bsnn.config import TrainConfig
 from bsnn.data import Dataset, load
 from bsnn.errors import UserError
 from bsnn.meter import Meter
+from bsnn.metrics import Row
 from bsnn.network import BSNN
 from bsnn.planning import cores, plan, steps
 from bsnn.records import FINISHED, Record, read_record
-from bsnn.training import Interrupted, Progress, train
+from bsnn.timelimit import CLOSING_SECONDS, CLOSING_SECONDS_PER_CELL, OutOfTime, Tally, reserve
+from bsnn.training import Interrupted, Progress, checkpoint_step, train
 
 __all__ = ["Job", "load_trained", "run_cell", "run_cells"]
 log = logging.getLogger(__name__)
@@ -46,7 +48,8 @@ def run_cell(
     """Train the cell that `config` describes and return its record, which then lies in its folder.
 
     A finished cell is returned as it is. An exception in training is recorded as status `crashed` and raised; a
-    UserError only raised. `command` is what the record's provenance names as its origin.
+    UserError, or OutOfTime for config.time_limit, only raised. `command` is what the record's provenance names as its
+    origin.
     """
     [outcome] = run_cells([Job(config, resolved_config, command)], progress_bar)
     if isinstance(outcome, BaseException):
@@ -54,19 +57,36 @@ def run_cell(
     return outcome
 
 
-def run_cells(jobs: Sequence[Job], progress_bar: bool = False) -> list[Record | BaseException]:
+def run_cells(
+    jobs: Sequence[Job],
+    progress_bar: bool = False,
+    started: float | None = None,
+    tell: Callable[[Tally], None] = lambda tally: None,
+) -> list[Record | BaseException]:
     """The record of each job's cell, in their order, or the exception that there is instead.
 
     All are trained that can be, whatever happens to some. Cells that other processes train meanwhile are waited for.
-    A KeyboardInterrupt stops all of them within a step or so; they keep their checkpoints.
+    A KeyboardInterrupt stops all of them within a step or so; they keep their checkpoints. The least time_limit of the
+    jobs stops all of them: those that have not ended keep a checkpoint of where they are, if they have begun, and are
+    answered by OutOfTime.
+
+    Args:
+        started: the time.time() that the limit counts from; default: now.
+        tell: called in the end with how far the cells are, if there is a limit.
     """
+    limits = [job.config.time_limit for job in jobs if job.config.time_limit is not None]
+    now = time.time()
+    deadline = time.monotonic() + min(limits) - (now - (now if started is None else started)) if limits else None
     asked: dict[Path, list[Job]] = defaultdict(list)
     for job in jobs:
         asked[job.folder].append(job)
     runs = {folder: CellRun(same) for folder, same in asked.items()}
     with joblog.routed():
-        _Sweep(list(runs.values()), progress_bar).run()
-    return [outcome for job in jobs if (outcome := runs[job.folder].outcome) is not None]
+        sweep = _Sweep(list(runs.values()), progress_bar, deadline)
+        sweep.run()
+        if limits:
+            tell(sweep.tally(min(limits)))
+    return [runs[job.folder].outcome or OutOfTime(f"{job.folder.name}: stopped by the time limit") for job in jobs]
 
 
 def load_trained(folder: Path) -> BSNN:
@@ -88,9 +108,13 @@ def load_trained(folder: Path) -> BSNN:
 class _Sweep:
     """The training of some cells, in rounds: a round plans and trains what no other process holds when it begins."""
 
-    def __init__(self, runs: Sequence[CellRun], progress_bar: bool) -> None:
+    def __init__(self, runs: Sequence[CellRun], progress_bar: bool, deadline: float | None) -> None:
         self._runs = runs
         self._stop = threading.Event()
+        self._deadline = deadline  # of time.monotonic()
+        self._time_is_up = threading.Event()
+        self._start_up = 0.0  # the longest time from taking a stack to its first row
+        self._before: dict[CellRun, int] = {}  # steps behind records and checkpoints
         self._meter = Meter(len(runs), lambda: sum(run.outcome is not None for run in runs), progress_bar)
         self._loading = threading.Lock()
         self._data: dict[DataKey, Dataset | Exception] = {}
@@ -101,13 +125,38 @@ class _Sweep:
         try:
             while waiting:
                 free = [run for run in waiting if run.prepare()]
-                if free:
+                self._before = self._before or {run: _stored(run) for run in self._runs}
+                if free and not self._out_of_time():
                     self._round(free)
                 waiting = [run for run in waiting if run.outcome is None]
+                if self._out_of_time():
+                    break
                 if waiting and not free:  # other processes train them
                     time.sleep(POLL_SECONDS)
         finally:
             self._meter.close()
+
+    def tally(self, limit: float) -> Tally:
+        """After `run`: how far the cells are."""
+        left = [run for run in self._runs if run.outcome is None]
+        for run in left:
+            run.step = checkpoint_step(run.checkpoint, run.cell)
+        return Tally(
+            limit=limit,
+            cells=len(self._runs),
+            ended=sum(isinstance(run.outcome, dict) for run in self._runs),
+            failed=sum(isinstance(run.outcome, BaseException) for run in self._runs),
+            elsewhere=sum(run.waiting for run in left),
+            steps=sum(steps(run.cell) for run in self._runs),
+            stored=sum(map(_stored, self._runs)),
+            made=sum(_stored(run) - self._before[run] for run in self._runs if not run.waiting),
+        )
+
+    def _out_of_time(self, needed: float = 0.0) -> bool:
+        """Whether no stack is to be started any more, one that needs so many seconds."""
+        if self._deadline is not None and time.monotonic() + needed >= self._deadline:
+            self._time_is_up.set()
+        return self._time_is_up.is_set()
 
     def _round(self, free: Sequence[CellRun]) -> None:
         self._meter.expect(sum(steps(run.cell) - run.step for run in free))
@@ -132,7 +181,9 @@ class _Sweep:
     def _train_stack(self, planned: Sequence[CellRun]) -> None:
         with joblog.about(lambda: [file for run in planned if run.outcome is None for file in run.log_files()]):
             try:
-                claimed = [run for run in planned if not self._stop.is_set() and run.claim()]
+                needed = self._start_up + _closing_seconds(planned) + reserve([run.cell for run in planned])
+                stop = self._stop.is_set() or self._out_of_time(needed)
+                claimed = [run for run in planned if not stop and run.claim()]
                 if claimed:
                     self._train(claimed)
             finally:
@@ -152,21 +203,35 @@ class _Sweep:
         """Train a stack; if that raises an exception, train smaller ones, down to the cell that is to blame."""
         for run in members:
             run.stack = len(members)
+        began = time.monotonic()
+        first_row = True
+
+        def add(index: int, row: Row) -> None:
+            nonlocal first_row
+            if first_row:
+                first_row, self._start_up = False, max(self._start_up, time.monotonic() - began)
+            members[index].add(row)
+
         try:
             train(
                 [run.cell for run in members],
                 data,
                 [run.checkpoint for run in members],
-                on_row=lambda index, row: members[index].add(row),
+                on_row=add,
                 on_end=lambda index, progress: self._ended(members[index], progress),
                 on_step=self._meter.add,
                 stop=self._stop,
                 checkpoint_seconds=min(run.config.checkpoint_seconds for run in members),
                 keep_checkpoint=any(run.config.keep_checkpoint for run in members),
+                deadline=None if self._deadline is None else self._deadline - _closing_seconds(members),
             )
             if all(run.outcome is not None for run in members):
                 return
             raise RuntimeError("the training returned before all of its cells had ended")
+        except OutOfTime as stopped:
+            log.info("a stack of %d cells: %s", len(members), stopped)
+            self._time_is_up.set()
+            return
         except Interrupted:
             return
         except Exception as error:
@@ -192,7 +257,7 @@ class _Sweep:
                 by_step[run.step].append(run)
         for equally_far in by_step.values():
             for start in range(0, len(equally_far), size):
-                if not self._stop.is_set():
+                if not self._stop.is_set() and not self._out_of_time():
                     self._attempt(equally_far[start : start + size], data)
 
     def _ended(self, run: CellRun, progress: Progress) -> None:
@@ -214,6 +279,17 @@ class _Sweep:
             self._stacks_to_come[key] -= 1
             if self._stacks_to_come[key] == 0:
                 self._data.pop(key, None)
+
+
+def _stored(run: CellRun) -> int:
+    """How many of the cell's steps need no repeating: all of one that has diverged, those of a checkpoint."""
+    return steps(run.cell) if isinstance(run.outcome, dict) else run.step
+
+
+def _closing_seconds(runs: Sequence[CellRun]) -> float:
+    """What the end takes once the last checkpoint is written."""
+    tracked = sum(run.config.tracking.mode != "none" for run in runs)
+    return CLOSING_SECONDS + CLOSING_SECONDS_PER_CELL * tracked
 
 
 def _data_key(run: CellRun) -> DataKey:

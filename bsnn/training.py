@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -31,12 +31,15 @@ from bsnn.engine.stack import SHARED, Stack, in_order
 from bsnn.metrics import Row, gradient_summary
 from bsnn.randomness import batch_order
 from bsnn.reference import ReferenceStack
+from bsnn.timelimit import OutOfTime, Pace
 
 __all__ = ["Interrupted", "Progress", "checkpoint_step", "evaluate", "make_stack", "stack_key", "train"]
 
 # Samples in an evaluation's batches: a layer's signals of a stack then stay in a CPU's cache, and a GPU has enough to
 # do. The same for every stack, so that a cell's losses don't depend on its company.
 EVALUATION_BATCH = {"cpu": 320, "cuda": 2000}
+# Checkpoints that take long to write (a GPU's stack has gigabytes) are written less often: in a tenth of the time.
+SAVE_SHARE = 0.1
 
 
 def stack_key(cell: Cell) -> Hashable:
@@ -67,6 +70,7 @@ def train(
     stop: threading.Event | None = None,
     checkpoint_seconds: float = 60.0,
     keep_checkpoint: bool = False,
+    deadline: float | None = None,
 ) -> list[Progress]:
     """Train cells with equal `stack_key`s as one stack, each to its end or until its loss is nan or inf.
 
@@ -77,12 +81,15 @@ def train(
         on_end: called once for each cell, as soon as it has ended, also where the others go on.
         on_step: called with the number of networks after each step.
         stop: when set, training ends with Interrupted; the checkpoints are kept.
-        checkpoint_seconds: the least time between checkpoints, which are written after rows only.
+        checkpoint_seconds: the least time between checkpoints, which are written after rows only; 0: after each row.
         keep_checkpoint: write the last one too.
+        deadline: of time.monotonic(); training ends before it with checkpoints of where it is, between rows too, and
+            with OutOfTime.
 
     The numbers of a resumed training equal those of an uninterrupted one to the bit, on the same machine.
     """
-    return _Training(cells, data, paths, on_row, on_end, on_step, stop).run(checkpoint_seconds, keep_checkpoint)
+    training = _Training(cells, data, paths, on_row, on_end, on_step, stop, deadline)
+    return training.run(checkpoint_seconds, keep_checkpoint)
 
 
 class _Training:
@@ -95,6 +102,7 @@ class _Training:
         on_end: Callable[[int, Progress], None],
         on_step: Callable[[int], None],
         stop: threading.Event | None,
+        deadline: float | None,
     ) -> None:
         self.index = sorted(range(len(cells)), key=lambda i: in_order(cells[i]))  # of the k-th member
         self.cells, self.paths = [cells[i] for i in self.index], [paths[i] for i in self.index]
@@ -114,7 +122,8 @@ class _Training:
         steps = {state.step for state in self.states}
         if len(steps) != 1:
             raise ValueError(f"expected members that are equally far, found steps {sorted(steps)}")
-        self.step = steps.pop()
+        self.step = self.saved_step = steps.pop()
+        self.pace = Pace(deadline, self.cells, len(data.test_x) / self.cells[0].batch_size)
         self.active = set(range(len(self.cells)))
 
     def _restored(self, k: int) -> Progress:
@@ -140,15 +149,19 @@ class _Training:
                 self.on_row(self.index[k], Row(**row))
         self.clock, self.saved = time.monotonic(), time.monotonic()
         if not self.states[0].rows:
-            self._finish_rows(None, per_epoch)
+            self._finish_rows(per_epoch)
         self._end_members(last)
         order_KN: Tensor | None = None
         while self.active:
             epoch, first = divmod(self.step, per_epoch)
             if first == 0 or order_KN is None:
                 order_KN = self._orders(epoch, n)
-            until = min(step for step in evaluations if step > self.step)
-            samples = slice(first * cell.batch_size, (first + until - self.step) * cell.batch_size)
+            row_step = min(step for step in evaluations if step > self.step)
+            steps = self.pace.steps(row_step - self.step, len(self.active))
+            if steps == 0:
+                self._stop_in_time()
+            samples = slice(first * cell.batch_size, (first + steps) * cell.batch_size)
+            before = time.monotonic()
             measured = self.run_steps(
                 self.stack,
                 self.data,
@@ -158,9 +171,12 @@ class _Training:
                 self.on_step,
                 self.stop,
             )
-            self._note(measured, first == 0, order_KN[:, samples].shape[1])
-            self.step = until
-            self._finish_rows(measured, per_epoch)
+            self._note(measured)
+            self.step += steps
+            self.pace.took(steps, time.monotonic() - before)
+            if self.step < row_step:
+                continue
+            self._finish_rows(per_epoch)
             self._save_checkpoints(last, checkpoint_seconds, keep_checkpoint)
             self._end_members(last)
         return [self.states[self.index.index(i)] for i in range(len(self.index))]
@@ -170,57 +186,85 @@ class _Training:
         orders = {seed: batch_order(seed, epoch, n) for seed in {cell.seed for cell in self.cells}}
         return torch.stack([orders[cell.seed] for cell in self.cells]).to(self.device)
 
-    def _note(self, measured: Measured, new_epoch: bool, samples: int) -> None:
-        """Add an interval's steps to the members' sums."""
-        steps = len(measured.loss_SK)
-        batch = self.cells[0].batch_size
-        sizes = np.full(steps, batch)
-        sizes[-1] = samples - batch * (steps - 1)
+    def _note(self, measured: Measured) -> None:
+        """Keep what a row, or a checkpoint before it, needs of the steps."""
+        largest_SK, smallest_SK = measured.norms_SLK.max(axis=1), measured.norms_SLK.min(axis=1)
         for k in self.active:
-            state, loss = self.states[k], measured.loss_SK[:, k]
-            if new_epoch:
-                state.seen, state.correct, state.loss_sum = 0, 0, 0.0
-            state.seen += samples
-            state.correct += int(measured.correct_SK[:, k].sum())
-            state.loss_sum += float((loss * sizes).sum())
+            state = self.states[k]
+            columns = measured.loss_SK, measured.correct_SK, largest_SK, smallest_SK
+            state.interval += zip(*(column[:, k].tolist() for column in columns), strict=True)
             if state.first_gradient_norms is None:
                 state.first_gradient_norms = measured.norms_SLK[0, :, k].tolist()
             state.last_gradient_norms = measured.norms_SLK[-1, :, k].tolist()
-            bad = np.flatnonzero(~np.isfinite(loss))
-            if len(bad):
-                state.diverged_at_step = state.step + int(bad[0]) + 1
-            state.step += steps
+            state.step += len(measured.loss_SK)
 
-    def _finish_rows(self, measured: Measured | None, per_epoch: int) -> None:
-        """Evaluate, and give every active member its row; without `measured`, the row before the first step."""
+    def _add_up(self, k: int, per_epoch: int) -> None:
+        """Add the interval since the last row to a member's sums: all of it at once, so that it rounds in one way."""
+        state, batch = self.states[k], self.cells[k].batch_size
+        steps = len(state.interval)
+        losses, correct, _, _ = zip(*state.interval, strict=True)
+        first = (self.step - steps) % per_epoch
+        sizes = np.full(steps, batch)
+        sizes[-1] = min(batch, len(self.data.train_x) - (first + steps - 1) * batch)  # an epoch's last one may be short
+        if first == 0:
+            state.seen, state.correct, state.loss_sum = 0, 0, 0.0
+        state.seen += int(sizes.sum())
+        state.correct += sum(correct)
+        state.loss_sum += float((np.array(losses) * sizes).sum())
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if len(bad):
+            state.diverged_at_step = self.step - steps + int(bad[0]) + 1
+
+    def _finish_rows(self, per_epoch: int) -> None:
+        """Evaluate, and give every active member its row."""
+        before = time.monotonic()
         accuracy_K, loss_K = evaluate(self.stack, self.data.test_x, self.data.test_y)
-        now = time.monotonic()
-        share = (now - self.clock) / len(self.cells)
-        self.clock = now
+        self.pace.evaluated(time.monotonic() - before)
+        self._count_seconds()
         for k in sorted(self.active):
             state = self.states[k]
-            state.seconds += share
-            norms_SL = np.empty((0, self.cells[k].depth)) if measured is None else measured.norms_SLK[:, :, k]
+            trained = self.step > 0
+            if trained:
+                self._add_up(k, per_epoch)
             row = Row(
                 epoch=self.step / per_epoch,
                 step=self.step,
                 seconds=state.seconds,
-                train_accuracy=None if measured is None else 100 * state.correct / state.seen,
-                train_loss=None if measured is None else state.loss_sum / state.seen,
+                train_accuracy=100 * state.correct / state.seen if trained else None,
+                train_loss=state.loss_sum / state.seen if trained else None,
                 test_accuracy=accuracy_K[k],
                 test_loss=loss_K[k],
-                **gradient_summary(norms_SL),
+                **gradient_summary(np.array([(largest, smallest) for _, _, largest, smallest in state.interval])),
             )
+            state.interval = []
             state.rows.append(row.as_dict())
             self.on_row(self.index[k], row)
 
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        for k in self.active:
+            self.states[k].seconds += (now - self.clock) / len(self.cells)
+        self.clock = now
+
     def _save_checkpoints(self, last: int, seconds: float, keep: bool) -> None:
-        due = time.monotonic() - self.saved >= seconds
-        for k in sorted(self.active):
-            if keep if self._ends(k, last) else due:
-                checkpoints.save(self.paths[k], self.cells[k], self.stack.member(k), self.states[k])
+        wait = max(seconds, self.pace.save_seconds(len(self.active)) / SAVE_SHARE) if seconds else 0.0
+        due = time.monotonic() - self.saved >= wait
+        self._save([k for k in sorted(self.active) if (keep if self._ends(k, last) else due)])
         if due:
-            self.saved = time.monotonic()
+            self.saved, self.saved_step = time.monotonic(), self.step
+
+    def _save(self, members: Sequence[int]) -> None:
+        before = time.monotonic()
+        for k in members:
+            checkpoints.save(self.paths[k], self.cells[k], self.stack.member(k), self.states[k])
+        if members:
+            self.pace.saved(len(members), time.monotonic() - before)
+
+    def _stop_in_time(self) -> NoReturn:
+        if self.step > self.saved_step:
+            self._count_seconds()
+            self._save(sorted(self.active))
+        raise OutOfTime(f"stopped by the time limit at step {self.step}")
 
     def _ends(self, k: int, last: int) -> bool:
         return self.step >= last or self.states[k].diverged_at_step is not None

@@ -1,18 +1,27 @@
-"""What every Hydra entry point shares: how a user's mistake and an interruption are reported."""
+"""What every Hydra entry point shares: how a user's mistake, an interruption and a time limit are reported."""
 
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple, ParamSpec, TypeVar
 
 from hydra.errors import CompactHydraException
 
 from bsnn.errors import UserError
+from bsnn.timelimit import Tally
+from experiments import STARTED
+
+MORE_TO_DO = 75
+"""Exit code: the time limit was reached and the same command goes on. What sysexits.h calls a temporary failure."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,10 +61,52 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class Command(NamedTuple):
+    """The command that this process is, or is a worker of; in the environment, which a sweep's workers inherit."""
+
+    pid: int
+    started: float  # time.time()
+    notes: str  # a file that all of its processes append to
+
+    @classmethod
+    def current(cls) -> Command | None:
+        """None in a process that no command has started: a notebook, a worker on another machine."""
+        text = os.environ.get("BSNN_COMMAND")
+        command = cls(*json.loads(text)) if text else None
+        return command if command is not None and command.pid in (os.getpid(), os.getppid()) else None
+
+
+def started() -> float | None:
+    """When the command began, in terms of time.time(); None if there is no telling."""
+    command = Command.current()
+    return None if command is None else command.started
+
+
+def note(tally: Tally) -> None:
+    """Tell the command how far some of its cells are, from whichever of its processes."""
+    command = Command.current()
+    if command is not None:
+        with Path(command.notes).open("a") as file:
+            file.write(json.dumps(asdict(tally)) + "\n")
+
+
 def run(main: Callable[[], None]) -> None:
-    """Call a `hydra.main` function; Ctrl-C ends it, a sweep too, with one line and exit code 130."""
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted: finished work is kept, and the same command continues from the last checkpoint")
-        sys.exit(130)
+    """Call a `hydra.main` function. Ctrl-C ends it, a sweep too, with one line and exit code 130; a time limit with one
+    line and MORE_TO_DO, also if some cells have failed: that is for the command to say that ends in time."""
+    with tempfile.TemporaryDirectory(prefix="bsnn-") as folder:
+        notes = Path(folder) / "notes"
+        os.environ["BSNN_COMMAND"] = json.dumps(Command(os.getpid(), STARTED, str(notes)))
+        code: str | int | None = None
+        try:
+            main()
+        except KeyboardInterrupt:
+            print("interrupted: finished work is kept, and the same command continues from the last checkpoint")
+            sys.exit(130)
+        except SystemExit as ended:
+            code = ended.code
+        if notes.exists():
+            tally = sum((Tally(**json.loads(line)) for line in notes.read_text().splitlines()), Tally())
+            if tally.left:
+                print(tally.sentence(time.time() - STARTED), file=sys.stdout if tally.goes_on else sys.stderr)
+                code = MORE_TO_DO if tally.goes_on else 1
+        sys.exit(code)

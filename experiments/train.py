@@ -6,12 +6,13 @@ trains, whatever the activation; without GPN, ReLU, LeakyReLU and GELU don't; ba
     python -m experiments.train activation=tanh gpn=true dataset=mnist seed=0          one cell
     python -m experiments.train +experiment=table2                                      the table's 48 cells
     python -m experiments.train -m hydra/launcher=stacked activation='glob(*)' gpn=true,false seed=0,1,2    any grid
+    python -m experiments.train +experiment=table2 budget=paper time_limit=540          nine minutes of it
 
-Cost: a quick network 40 to 105 s on one core of an Intel Xeon, plain LeakyReLU and GELU 130 to 340 s (float32
-denormals); the table's 48 under quick 32 minutes on two cores that had other work beside.
+Cost: the table's 48 networks under quick 7 minutes on two cores of an Intel Xeon that had other work beside.
 Output: results/<budget>/runs/<cell>/record.json (see bsnn.records) and a W&B run for each cell. A cell that is already
 trained is skipped, an interrupted one resumes. hydra/launcher=stacked trains the cells of a grid together, which is
-faster; launchers that give each cell a process (joblib) or a node of a cluster work too.
+faster; launchers that give each cell a process (joblib) or a node of a cluster work too. Exit code: 0, all cells are
+trained; 1, something failed; 75, the time limit has stopped it and the same command goes on; 130, Ctrl-C.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from bsnn import config as schemas
 from bsnn.launcher import batched
 from bsnn.records import Record
 from bsnn.runner import Job, run_cells
-from experiments.entry import end_with_parent, reports_user_errors, run, without_traceback
+from bsnn.timelimit import OutOfTime
+from experiments.entry import end_with_parent, note, reports_user_errors, run, started, without_traceback
 
 schemas.register()
 
@@ -44,16 +46,17 @@ def job(config: DictConfig, log_files: Sequence[logging.Handler] = ()) -> Job:
     return Job(typed, resolved, _command(), log_files)
 
 
-def train(jobs: Sequence[Job], progress_bar: bool = True) -> list[Record | BaseException]:
-    """All jobs, in stacks: the batched form of `main`, for hydra/launcher=stacked."""
+def train(jobs: Sequence[Job], progress_bar: bool = True) -> list[Record | BaseException | None]:
+    """All jobs, in stacks: the batched form of `main`, for hydra/launcher=stacked. None: stopped by the time limit."""
     bar = progress_bar and sys.stderr.isatty()
     with logging_redirect_tqdm() if bar else nullcontext():
-        return [without_traceback(outcome) for outcome in run_cells(jobs, bar)]
+        outcomes = run_cells(jobs, bar, started(), note)
+    return [None if isinstance(outcome, OutOfTime) else without_traceback(outcome) for outcome in outcomes]
 
 
 @hydra.main(version_base="1.3", config_path=str(schemas.CONF), config_name="train")
 @batched(job, train)
-def main(config: DictConfig) -> Record:
+def main(config: DictConfig) -> Record | None:
     side_by_side = "JoblibLauncher" in HydraConfig.get().launcher._target_
     if side_by_side:
         end_with_parent()

@@ -11,11 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from bsnn import budgets
+from bsnn import budgets, paper
 from bsnn.budgets import Key
 from bsnn.files import read_json
 from bsnn.records import Record
-from bsnn.results import Results
+from bsnn.results import Results, runs_of
 from scripts import synthetic_figures
 
 SYNTHETIC = ("fig1", "fig2", "fig3")
@@ -63,6 +63,7 @@ def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
         keys = [key for key, value in zip(loaded.expected, loaded.table["status"], strict=True) if value == status]
         if keys:
             texts.append(f"{status.capitalize()}: {', '.join(loaded.name_of(key) for key in keys)}.")
+    texts += _continued(loaded)
     texts.append(
         "Seconds are of training and evaluation of one run (a cell and a seed), resumed parts included. Cells that ran "
         "side by side share the machine, so that the sum is more than the time on the clock."
@@ -80,6 +81,30 @@ def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
         texts.append(
             table(["", "differs in", "status", "train %", "test %"], [_other(loaded, r) for r in loaded.others])
         )
+    return texts
+
+
+def _continued(loaded: Results) -> list[str]:
+    """Which seeds are missing where others are not, and the command that trains all that is missing."""
+    seeds = loaded.seeds or [0]
+    texts, functions = [], set()
+    for seed in seeds:
+        keys = loaded.lacking(seed)
+        functions |= {key.activation for key in keys}
+        told = [key for key in keys if not runs_of(loaded.runs, *key).empty]
+        if told and len(seeds) > 1:
+            texts.append(f"Not trained with seed {seed}: {', '.join(loaded.name_of(key) for key in told)}.")
+    if not functions:
+        return []
+    command = f"python -m experiments.train +experiment=table2 budget={loaded.budget.name}"
+    if not functions <= set(paper.ACTIVATIONS):
+        command += " activation='glob(*)'"
+    if seeds != [0]:
+        command += f" seed={','.join(map(str, seeds))}"
+    texts.append(
+        f"`{command}` trains what is missing: what is finished is skipped, what was stopped goes on from its "
+        "checkpoint, what crashed is tried again."
+    )
     return texts
 
 
@@ -133,8 +158,10 @@ def where(loaded: Results, synthetic: Synthetic) -> list[str]:
 
 
 def _disagree(field: str, groups: Sequence[Sequence[tuple[Any, int]]]) -> bool:
-    """Whether a field has several values; threads only within training or within the figures, which use them
-    differently."""
+    """Whether a field has several values that could matter; threads only within training or within the figures, which
+    use them differently."""
+    if field == "stack":  # how many cells were trained together: a cell's numbers don't depend on it
+        return False
     if field == "threads":
         return any(len(values) > 1 for values in groups)
     return len({json.dumps(value) for values in groups for value, _ in values}) > 1

@@ -66,7 +66,32 @@ def markdown(loaded: Results) -> str:
     rows, notes = body(loaded, MARKDOWN)
     lines = [_line(head), _line([":--", *["--:"] * (len(head) - 1)]), *map(_line, rows)]
     footnotes = [f"{number}. {text}" for number, text in enumerate(notes.texts, start=1)]
-    return "\n".join([f"**Table 2.** {caption(loaded)}", "", *lines, *([""] if footnotes else []), *footnotes]) + "\n"
+    parts = [f"**Table 2.** {caption(loaded)}", "\n".join(lines), "\n".join(footnotes), *agreement(loaded)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def agreement(loaded: Results) -> list[str]:
+    """Whether the paper's runs agree with ours, and where they don't; nothing for a budget that isn't the paper's."""
+    if loaded.budget.name != budgets.PAPER:
+        return []
+    told, rows = [], []
+    for split in SPLITS:
+        agree = loaded.table[f"{split}_agrees"]
+        told.append(f"{(agree == 'yes').sum()} of {(agree != '').sum()} {split} accuracies")
+        for key, entry in zip(loaded.expected, loaded.table.to_dict("records"), strict=True):
+            if entry[f"{split}_agrees"] == "no":
+                mean, sd, printed = entry[f"{split}_mean"], entry[f"{split}_sd"], entry[f"paper_{split}"]
+                spread = "" if math.isnan(sd) else f" ± {_digits(sd)}"
+                difference = f"{printed - mean:+.2f}"
+                rows.append([f"{loaded.name_of(key)}, {split}", f"{_digits(mean)}{spread}", str(entry["n"]),
+                             _digits(printed), difference])  # fmt: skip
+    sentence = (
+        f"**Agreement.** The paper's single run lies within {results.AGREES_SD:g} standard deviations of our mean, or "
+        f"within {results.AGREES_POINTS:g} point of it, for {' and '.join(told)}."
+        + (" With one seed only the second can be told." if loaded.table["n"].max() < 2 else "")
+    )
+    head = ["not so", "ours", "n", "paper", "difference"]
+    return [sentence, "\n".join(map(_line, [head, [":--", *["--:"] * 4], *rows]))] if rows else [sentence]
 
 
 def latex(loaded: Results) -> str:
@@ -99,7 +124,8 @@ def latex(loaded: Results) -> str:
 def caption(loaded: Results) -> str:
     depth = next(iter(loaded.expected.values())).depth
     seeds = sorted({record["cell"]["seed"] for record in loaded.records})
-    several = loaded.table["n"].max() > 1
+    n = loaded.table["n"].max()
+    several = n > 1
     return " ".join(
         [
             f"Accuracy (percentage) of neural networks of depth {depth} with different activation functions on "
@@ -107,7 +133,11 @@ def caption(loaded: Results) -> str:
             "data after the last epoch, ours beside the paper's. In parentheses: with batch normalization before the",
             "activation function. Bold: the best of the four networks with one function.",
             f"Ours: {budgets.headline(loaded.budget.name)}; seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-            + ("; mean ± standard deviation over the seeds." if several else "."),
+            + (
+                f"; mean ± standard deviation over n = {n} seeds, other n in footnotes, without ±: n = 1."
+                if several
+                else "."
+            ),
             "The paper: depth 200, width 500, one seed.",
         ]
     )
@@ -168,6 +198,8 @@ def _note(loaded: Results, key: Key, entry: dict[str, Any], notes: Notes) -> int
     if len(crashed):
         errors = "; ".join(f"{e} (seed {seed})" for seed, e in zip(crashed["seed"], crashed["error"], strict=True))
         told.append(f"{_share(crashed, runs)}crashed, {errors}")
+    if 1 < entry["n"] < loaded.table["n"].max():
+        told.append(f"n = {entry['n']}")
     if not told:
         return None
     return notes.number(f"{loaded.name_of(key)}: {'; '.join(told)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from bsnn import planning
 from bsnn.cell import Cell
+from bsnn.engine.sizes import largest_stack
 from bsnn.planning import cores, plan, sizes, steps
 from bsnn.training import stack_key
 
@@ -40,10 +42,11 @@ class Candidate:
     cell: Cell
     step: int = 0
     max_stack: int | None = None
+    where: str = "cpu"
 
     @property
     def device(self) -> torch.device:
-        return torch.device("cpu")
+        return torch.device(self.where)
 
     @property
     def key(self) -> Hashable:
@@ -88,11 +91,54 @@ def test_everyone_is_in_exactly_one_stack_and_stacks_are_of_one_kind() -> None:
         assert len(stack) <= 8
 
 
-def test_one_dataset_after_the_other_and_batch_norm_last() -> None:
-    stacks = plan([*grid(16, dataset="cifar10"), *grid(16)], workers=2)
-    order = [(stack[0].cell.dataset, stack[0].cell.batch_norm) for stack in stacks]
-    assert order == [("mnist", False)] * 2 + [("mnist", True)] * 2 + [("cifar10", False)] * 2 + [("cifar10", True)] * 2
-    assert [len(stack) for stack in stacks] == [8] * 8
+def table(seeds: int, device: str = "cpu") -> list[Candidate]:
+    """Table 2's cells, in the order in which the command asks for them: functions vary fastest, seeds slowest."""
+    return [
+        Candidate(
+            dataclasses.replace(CELL, activation=name, gpn=gpn, dataset=dataset, batch_norm=bn, seed=seed, **PAPER),
+            where=device,
+        )
+        for seed in range(seeds)
+        for bn in (False, True)
+        for dataset in ("cifar10", "mnist")
+        for gpn in (False, True)
+        for name in ("tanh", "relu", "leaky_relu", "elu", "selu", "gelu")
+    ]
+
+
+PAPER: dict[str, Any] = {"depth": 200, "width": 500, "epochs": 50}
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_most_telling_cells_first(seeds: int) -> None:
+    """Seed 0 before seed 1, MNIST before CIFAR-10, without batch norm before with; in whatever order they are asked
+    for, no stack being able to hold more than 8."""
+    asked = table(seeds)
+    random.Random(0).shuffle(asked)
+    trained = [candidate.cell for stack in plan(asked, workers=2) for candidate in stack]
+    kinds = [(seed, dataset, bn) for seed in range(seeds) for dataset in ("mnist", "cifar10") for bn in (False, True)]
+    assert [(cell.seed, cell.dataset, cell.batch_norm) for cell in trained] == [k for k in kinds for _ in range(12)]
+
+
+def test_a_gpu_takes_a_dataset_in_one_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 of the paper's networks fit into 16 GB; into 80 GB all seeds do, which are then not told apart."""
+    monkeypatch.setattr(planning, "largest_stack", largest_stack)
+    for gigabytes, seeds, expected in ((16, 1, [24] * 2), (16, 2, [24] * 4), (80, 3, [72] * 2), (8, 1, [12] * 4)):
+        memory = int(gigabytes * 1e9)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, memory=memory: (memory, memory))
+        stacks = plan(table(seeds, "cuda"), workers=1)
+        assert [len(stack) for stack in stacks] == expected
+        assert all(len({candidate.cell.dataset for candidate in stack}) == 1 for stack in stacks)
+        if gigabytes == 16:
+            assert [stack[0].cell.seed for stack in stacks] == [seed for seed in range(seeds) for _ in range(2)]
+
+
+def test_stacks_that_were_stopped_at_different_steps_go_on_as_they_are() -> None:
+    cells = list(grid(6))
+    for planned, step in zip(cells, (103,) * 6 + (110,) * 6, strict=True):
+        planned.step = step
+    assert [len(stack) for stack in plan(cells, workers=2)] == [6, 6]
+    assert [len(stack) for stack in plan(cells, workers=4)] == [3, 3, 3, 3]
 
 
 def test_the_smallest_wish_of_a_kind_is_respected() -> None:

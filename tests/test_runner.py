@@ -358,3 +358,8 @@ def test_run_cell_raises_what_went_wrong(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no CUDA device"):
         run_cell(config("device=cuda"), {})
+
+
+def test_tf32_needs_a_gpu() -> None:
+    with pytest.raises(UserError, match="dtype=tf32: expected a CUDA device"):
+        run_cell(config("dtype=tf32 device=cpu"), {})

@@ -5,7 +5,8 @@
     data.train_y        # (60000,), int64
 
 The whole dataset is one tensor per split on the device: the largest, CIFAR-10, takes 0.74 GB in float32. Data that is
-not cached is fetched first (`python -m scripts.data` does only that); see `bsnn.data.sources` for where from.
+not cached is fetched first (`python -m scripts.data` does only that); see `bsnn.data.sources` for where from, and
+`bsnn.data.bundle` for a machine without a network.
 """
 
 from __future__ import annotations

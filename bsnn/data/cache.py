@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bsnn.data.bundle import find_parts, read_parts
 from bsnn.data.sources import Source, sources
 from bsnn.data.specs import ARRAYS, Arrays, DataError, DatasetSpec
 from bsnn.files import locked
@@ -39,7 +40,8 @@ def array_path(folder: Path, array: str) -> Path:
 
 
 def load_arrays(spec: DatasetSpec, folder: Path, candidates: Sequence[Source] | None = None) -> Arrays:
-    """The four verified arrays, fetched first if one is missing. `candidates` replaces the usual sources.
+    """The four verified arrays, fetched first if one is missing: from a bundle's parts in the data folder, if there
+    are any (bsnn.data.bundle), else from elsewhere. `candidates` replaces the usual sources.
 
     Raises DataError if a file is damaged, if no source can supply the data, or if the disk cannot hold it. A damaged
     file is neither deleted nor replaced: that is for its owner to decide.
@@ -92,9 +94,22 @@ def _fetch(spec: DatasetSpec, folder: Path, candidates: Sequence[Source]) -> Non
         for leftover in folder.glob(f"{WORK_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         if missing := _missing(folder):  # else another process has fetched it in the meantime
-            arrays = _first_that_works(spec, folder, candidates)
+            parts = find_parts(spec, folder.parent)
+            arrays = _from_bundle(spec, parts) if parts else _first_that_works(spec, folder, candidates)
             for array in missing:
                 _write_whole(arrays[array], array_path(folder, array))
+
+
+def _from_bundle(spec: DatasetSpec, parts: list[Path]) -> Arrays:
+    log.info("%s: unpacking %s", spec.label, ", ".join(part.name for part in parts))
+    arrays = read_parts(spec, parts)
+    try:
+        for array in ARRAYS:
+            _check_fetched(spec, array, arrays[array])
+    except DataError as error:
+        names = ", ".join(part.name for part in parts)
+        raise DataError(f"{parts[0].parent}: {names} hold other data ({error}); make the bundle again.") from error
+    return arrays
 
 
 def _first_that_works(spec: DatasetSpec, folder: Path, candidates: Sequence[Source]) -> Arrays:

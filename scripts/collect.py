@@ -1,0 +1,223 @@
+"""Merges archives of records (scripts.pack) into results/<budget>/: all that they hold, or if anything is wrong none.
+
+    python -m scripts.collect paper.tar.xz more.tar.xz --results results
+
+Refused, each with a sentence: a record that disagrees with its own cell, config or place; one of an unknown commit or
+of changed files; one from another device than the records already there; one that contradicts a finished record there.
+What is there already is skipped, and a finished record is never replaced by one of a crash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import lzma
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from bsnn.cell import Cell
+from bsnn.config import TrainConfig, checked
+from bsnn.errors import UserError
+from bsnn.files import try_lock, write_atomically
+from bsnn.provenance import knows_commit
+from bsnn.records import FINISHED, SCHEMA, Record, run_dir
+from scripts import cli
+
+MEMBER = re.compile(r"(?P<budget>\w+)/runs/(?P<id>[\w.-]+)/record\.json")
+MOST_BYTES = 16 * 10**6  # of one record
+MOST_BYTES_UNPACKED = 10**9  # of an archive
+SHOWN = 20  # problems
+
+
+@dataclass(frozen=True)
+class Found:
+    """A record in an archive."""
+
+    where: str
+    budget: str
+    id: str
+    content: bytes
+    record: Record  # as JSON has it: inf and nan are strings
+
+    @property
+    def finished(self) -> bool:
+        return self.record["status"] in FINISHED
+
+    @property
+    def device(self) -> Any:
+        return self.record["provenance"]["device"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default results")
+    arguments = parser.parse_args(argv)
+    for line in collect(arguments.archives, arguments.results):
+        print(line)
+
+
+def collect(archives: Sequence[Path], results: Path) -> list[str]:
+    """Merge the archives; what was done for each budget, in words. Raises UserError, a line for each problem, and then
+    has changed nothing."""
+    problems: list[str] = []
+    new: dict[Path, Found] = {}
+    there: dict[Path, Record | None] = {}
+    devices: dict[str, set[Any]] = {}
+    counts: dict[str, Counter[str]] = {}
+    for found in (found for archive in archives for found in _records(archive)):
+        folder = run_dir(results, found.budget, found.id)
+        if found.budget not in devices:
+            devices[found.budget] = _devices(results / found.budget)
+        try:
+            if folder not in there:
+                there[folder] = _read(folder)
+            known = new[folder].record if folder in new else there[folder]
+            if known != found.record:  # what is there already is there, whoever put it there
+                _check(found)
+                _check_device(found, devices[found.budget])
+            what = _decide(found, known)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        counts.setdefault(found.budget, Counter())[what] += 1
+        if what != "skipped":
+            new[folder] = found
+    if problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        last = f"{len(problems)} records were refused, and none was merged."
+        raise UserError("\n".join([*problems[:SHOWN], *more, last]))
+    _write(new, there)
+    order = ("added", "replaced", "skipped")
+    return [
+        f"{results / budget}: " + ", ".join(f"{count[what]} {what}" for what in order if count[what])
+        for budget, count in counts.items()
+    ]
+
+
+def _records(archive: Path) -> Iterator[Found]:
+    """The records in an archive; whatever else there is, a path that leads elsewhere above all, is an error."""
+    try:
+        unpacker = lzma.LZMADecompressor()
+        content = unpacker.decompress(archive.read_bytes(), MOST_BYTES_UNPACKED)
+        if not unpacker.eof:  # tarfile alone would take what there is of a truncated one
+            raise EOFError("it is truncated, or too large")
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            for member in tar:
+                match = MEMBER.fullmatch(member.name)
+                stream = tar.extractfile(member) if match and member.isfile() and member.size <= MOST_BYTES else None
+                if match is None or stream is None:
+                    raise UserError(
+                        f"{archive}: expected files BUDGET/runs/CELL/record.json, found {member.name!r}; make it with "
+                        "`python -m scripts.pack`."
+                    )
+                content = stream.read()
+                record = json.loads(content)
+                where = f"{archive}: {match['id']}"
+                if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+                    raise UserError(f"{where}: expected a record of schema {SCHEMA}, found something else.")
+                yield Found(where, match["budget"], match["id"], content, record)
+    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError, ValueError) as error:
+        raise UserError(f"{archive}: expected an archive of `python -m scripts.pack`, found none ({error}).") from error
+
+
+def _check(found: Found) -> None:
+    """Whether a record agrees with itself and says where it comes from."""
+    record, where = found.record, found.where
+    try:
+        cell = Cell.from_dict(record["cell"])
+        config = OmegaConf.merge(OmegaConf.structured(TrainConfig), record["config"])
+        configured = Cell.from_config(checked(config, TrainConfig))  # type: ignore[arg-type]
+        commit, dirty = record["provenance"]["commit"], record["provenance"]["dirty"]
+        _ = found.finished, found.device
+    except Exception as error:  # what was made by other code can fail in any way
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where}: expected a record of this version's cells, found another ({reason}).") from error
+    for what, value in (("its config's", configured.hash), ("the record's", record["hash"])):
+        if value != cell.hash:
+            raise UserError(
+                f"{where}: expected one hash, found {cell.hash[:8]} as its cell's and {value[:8]} as {what}."
+            )
+    if not cell.id == record["id"] == found.id:
+        raise UserError(f"{where}: expected the record of that folder's cell, found that of {cell.id}.")
+    if record["budget"] != found.budget:
+        raise UserError(f"{where}: expected a record of budget {found.budget}, found one of {record['budget']}.")
+    if not isinstance(commit, str) or not knows_commit(commit):
+        raise UserError(f"{where}: expected a commit of this repository, found {commit}; train it from a checkout.")
+    if dirty is not False:
+        raise UserError(
+            f"{where}: expected the files of commit {commit[:8]}, found that some had been changed; commit them and "
+            "train it again."
+        )
+
+
+def _check_device(found: Found, devices: set[Any]) -> None:
+    """Results of two devices are no table."""
+    if devices and found.device not in devices:
+        raise UserError(
+            f"{found.where}: expected a record made on {' or '.join(map(str, devices))}, like those of the budget "
+            f"{found.budget}, found one made on {found.device}; collect it with --results into another folder."
+        )
+    devices.add(found.device)
+
+
+def _decide(found: Found, known: Record | None) -> str:
+    """added, replaced or skipped."""
+    if known is None:
+        return "added"
+    if known == found.record:
+        return "skipped"
+    if known["status"] not in FINISHED:
+        newer = found.finished or str(found.record["finished"]) > str(known["finished"])
+        return "replaced" if newer else "skipped"
+    if not found.finished:
+        return "skipped"
+    raise UserError(
+        f"{found.where}: expected the finished record that is there already (of {known['finished']}), found another "
+        f"(of {found.record['finished']}); move one of them away."
+    )
+
+
+def _write(new: dict[Path, Found], there: dict[Path, Record | None]) -> None:
+    with ExitStack() as held:
+        for folder in new:
+            lock = try_lock(folder)
+            if lock is None:
+                raise UserError(f"{folder}: expected a cell at rest, found that a process trains it; wait for its end.")
+            held.callback(lock.release)
+            if _read(folder) != there[folder]:
+                raise UserError(f"{folder}: its record has just changed; run this again.")
+        for folder, found in new.items():
+            write_atomically(folder / "record.json", lambda stream, found=found: stream.write(found.content))  # type: ignore[misc]
+
+
+def _read(folder: Path) -> Record | None:
+    path = folder / "record.json"
+    if not path.exists():
+        return None
+    try:
+        record: Record = json.loads(path.read_text())
+        _ = record["status"], record["finished"], record["provenance"]["device"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: expected a record, found a damaged file ({error!r}); move it away.") from error
+    return record
+
+
+def _devices(budget_dir: Path) -> set[Any]:
+    records = (_read(path.parent) for path in (budget_dir / "runs").glob("*/record.json"))
+    return {record["provenance"]["device"] for record in records if record is not None}
+
+
+if __name__ == "__main__":
+    cli.run(main)
