@@ -6,7 +6,7 @@ its own, for which the engine has no derivative.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -44,6 +44,16 @@ def sgd_step(network: BSNN, optimizer: torch.optim.SGD, x_BD: Tensor, y_B: Tenso
     return loss.detach(), (logits.argmax(dim=1) == y_B).sum(), network.gradient_norms()
 
 
+@torch.no_grad()
+def copy_parts(parts: Iterable[tuple[str, Tensor]], state: Mapping[str, Tensor]) -> None:
+    """Set the named tensors to those of `state`. Raises ValueError if one is missing there or has another shape."""
+    for name, part in parts:
+        if name not in state or state[name].shape != part.shape:
+            found = tuple(state[name].shape) if name in state else "none"
+            raise ValueError(f"{name}: expected a tensor of shape {tuple(part.shape)}, found {found}")
+        part.copy_(state[name])
+
+
 class ReferenceStack:
     """K cells with the interface of bsnn.engine.stack.Stack, each its own bsnn.network."""
 
@@ -72,12 +82,7 @@ class ReferenceStack:
         return {name: part.to("cpu", copy=True) for name, part in self._parts(k)}
 
     def load_member(self, k: int, state: Mapping[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, part in self._parts(k):
-                if name not in state or state[name].shape != part.shape:
-                    found = tuple(state[name].shape) if name in state else "none"
-                    raise ValueError(f"{name}: expected a tensor of shape {tuple(part.shape)}, found {found}")
-                part.copy_(state[name])
+        copy_parts(self._parts(k), state)
 
     def _parts(self, k: int) -> Iterator[tuple[str, Tensor]]:
         network, optimizer = self.networks[k], self.optimizers[k]

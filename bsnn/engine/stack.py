@@ -29,7 +29,7 @@ from bsnn.data import dataset_spec
 from bsnn.engine import functions
 from bsnn.engine.cpu import CompiledPasses, kernels
 from bsnn.engine.passes import ACTIVATIONS, BOTTOM, FusedPasses, LayerState, Optimiser, Passes, TorchPasses
-from bsnn.reference import initial_network
+from bsnn.reference import copy_parts, initial_network
 
 SHARED = ("dataset", "depth", "width", "epochs", "max_steps", "evaluations_per_epoch", "batch_size", "learning_rate",
           "momentum", "dtype")  # fmt: skip
@@ -220,11 +220,7 @@ class Stack:
 
     def load_member(self, k: int, state: Mapping[str, Tensor]) -> None:
         """Set the k-th member to what `member` gave. Raises ValueError if it doesn't fit."""
-        for name, part in self._parts(k):
-            if name not in state or state[name].shape != part.shape:
-                found = tuple(state[name].shape) if name in state else "none"
-                raise ValueError(f"{name}: expected a tensor of shape {tuple(part.shape)}, found {found}")
-            part.copy_(state[name])
+        copy_parts(self._parts(k), state)
 
     def _parts(self, k: int) -> Iterator[tuple[str, Tensor]]:
         """The tensors of the k-th member, views, by their names in a checkpoint."""

@@ -19,27 +19,11 @@ from bsnn.engine.interval import Interrupted, Measured, run_steps
 from bsnn.engine.stack import Stack, in_order
 from bsnn.randomness import batch_order
 from bsnn.training import evaluate
+from tests.engine.cells import make_cell
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH, SAMPLES = 8, 52  # 6 full mini-batches and a half one
-CELL = Cell(
-    dataset="mnist",
-    activation="tanh",
-    activation_module={"_target_": "torch.nn.Tanh"},
-    gpn=True,
-    gpn_root="paper",
-    batch_norm=False,
-    seed=3,
-    depth=4,
-    width=16,
-    epochs=1,
-    max_steps=None,
-    evaluations_per_epoch=1,
-    batch_size=BATCH,
-    learning_rate=0.05,
-    momentum=0.5,
-    dtype="float32",
-)
+CELL = make_cell("tanh-gpn", seed=3, width=16, batch_size=BATCH, learning_rate=0.05, dtype="float32")
 
 
 def cells(**changes: object) -> list[Cell]:

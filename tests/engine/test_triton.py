@@ -21,6 +21,7 @@ from bsnn.engine.stack import Stack, in_order
 
 pytest.importorskip("triton")
 from bsnn.engine.triton_passes import MOST_SAMPLES, Fusion, Tile, TritonPasses, serves
+from tests.engine.cells import make_cell
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SGD = Optimiser(learning_rate=0.05, momentum=0.5)
@@ -325,24 +326,7 @@ def test_what_it_does_not_take() -> None:
 
 # --- in a stack ---
 
-CELL = Cell(
-    dataset="mnist",
-    activation="tanh",
-    activation_module={"_target_": "torch.nn.Tanh"},
-    gpn=True,
-    gpn_root="paper",
-    batch_norm=False,
-    seed=3,
-    depth=3,
-    width=20,
-    epochs=1,
-    max_steps=None,
-    evaluations_per_epoch=1,
-    batch_size=8,
-    learning_rate=0.05,
-    momentum=0.5,
-    dtype="float32",
-)
+CELL = make_cell("tanh-gpn", seed=3, depth=3, width=20, batch_size=8, learning_rate=0.05, dtype="float32")
 RELU = {"_target_": "torch.nn.ReLU"}
 
 
