@@ -192,10 +192,18 @@ def raise_data_error(work: Path) -> Arrays:
     raise DataError("out of\nreach")
 
 
-def test_fetches_once_then_reads(tmp_path: Path) -> None:
-    assert_tiny(load_arrays(tiny_spec(), tmp_path, [GOOD]))
-    assert_tiny(load_arrays(tiny_spec(), tmp_path, []))  # no source left: it must come from the cache
-    assert not list(tmp_path.glob(".fetch-*"))
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A dataset's. What lies beside it counts too (a bundle's parts), and beside tmp_path lie other tests' files."""
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    return folder
+
+
+def test_fetches_once_then_reads(folder: Path) -> None:
+    assert_tiny(load_arrays(tiny_spec(), folder, [GOOD]))
+    assert_tiny(load_arrays(tiny_spec(), folder, []))  # no source left: it must come from the cache
+    assert not list(folder.glob(".fetch-*"))
 
 
 def test_normalise_keeps_dtype_and_layout() -> None:
@@ -233,33 +241,33 @@ def break_header(content: bytes) -> bytes:
     ],
     ids=["truncated", "empty", "header", "one bit"],
 )
-def test_damaged_file_is_named_and_left_alone(damage, expected: str, found: str, tmp_path: Path) -> None:
-    load_arrays(tiny_spec(), tmp_path, [GOOD])
-    path = array_path(tmp_path, "train_images")
+def test_damaged_file_is_named_and_left_alone(damage, expected: str, found: str, folder: Path) -> None:
+    load_arrays(tiny_spec(), folder, [GOOD])
+    path = array_path(folder, "train_images")
     damaged = damage(path.read_bytes())
     path.write_bytes(damaged)
     with pytest.raises(DataError) as error:
-        load_arrays(tiny_spec(), tmp_path, [GOOD])
+        load_arrays(tiny_spec(), folder, [GOOD])
     message = str(error.value)
     assert message.startswith(f"{path} is damaged: expected {expected}, found {found}")
     assert message.endswith("; delete it and run `make data`.")
     assert path.read_bytes() == damaged
     path.unlink()
-    assert_tiny(load_arrays(tiny_spec(), tmp_path, [GOOD]))
+    assert_tiny(load_arrays(tiny_spec(), folder, [GOOD]))
 
 
-def test_damaged_file_is_left_alone_while_another_is_fetched(tmp_path: Path) -> None:
-    load_arrays(tiny_spec(), tmp_path, [GOOD])
-    array_path(tmp_path, "test_images").unlink()
-    path = array_path(tmp_path, "train_labels")
+def test_damaged_file_is_left_alone_while_another_is_fetched(folder: Path) -> None:
+    load_arrays(tiny_spec(), folder, [GOOD])
+    array_path(folder, "test_images").unlink()
+    path = array_path(folder, "train_labels")
     path.write_bytes(b"")
     with pytest.raises(DataError, match="is damaged"):
-        load_arrays(tiny_spec(), tmp_path, [GOOD])
+        load_arrays(tiny_spec(), folder, [GOOD])
     assert path.read_bytes() == b""
-    assert array_path(tmp_path, "test_images").exists()
+    assert array_path(folder, "test_images").exists()
 
 
-def test_no_source_tells_why_and_what_to_do(tmp_path: Path) -> None:
+def test_no_source_tells_why_and_what_to_do(folder: Path) -> None:
     wrong = tiny_arrays() | {"test_labels": np.zeros(4, np.uint8)}
     short = tiny_arrays() | {"train_images": np.zeros((5, 28, 28), np.uint8)}
     candidates = [
@@ -270,18 +278,18 @@ def test_no_source_tells_why_and_what_to_do(tmp_path: Path) -> None:
     ]
     spec = tiny_spec()
     with pytest.raises(DataError) as error:
-        load_arrays(spec, tmp_path, candidates)
+        load_arrays(spec, folder, candidates)
     expected, found = spec.sha256["test_labels"], array_sha256(wrong["test_labels"])
     assert str(error.value) == (
-        f"MNIST is not in {tmp_path} and cannot be fetched, having tried far (out of reach); broken (0); "
+        f"MNIST is not in {folder} and cannot be fetched, having tried far (out of reach); broken (0); "
         f"wrong (test_labels: expected SHA-256 {expected}, found {found}); "
         "short (train_images: expected uint8 (6, 28, 28), found uint8 (5, 28, 28)): put train-images-idx3-ubyte.gz, "
         "train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz into "
-        f"{tmp_path / 'downloads'} and run `make data`."
+        f"{folder / 'downloads'} and run `make data`."
     )
-    assert not list(tmp_path.glob("*.npy"))
-    assert not list(tmp_path.glob(".fetch-*"))
-    assert_tiny(load_arrays(spec, tmp_path, [*candidates, GOOD]))
+    assert not list(folder.glob("*.npy"))
+    assert not list(folder.glob(".fetch-*"))
+    assert_tiny(load_arrays(spec, folder, [*candidates, GOOD]))
 
 
 def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -290,14 +298,14 @@ def test_folder_that_cannot_be_made(tmp_path: Path) -> None:
         load_arrays(tiny_spec(), tmp_path / "file" / "mnist", [GOOD])
 
 
-def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DataError, match=r"MNIST cannot be stored in .*: No space left on device\.$"):
-        load_arrays(tiny_spec(), tmp_path, [GOOD])
-    assert not list(tmp_path.glob("*.npy"))
+        load_arrays(tiny_spec(), folder, [GOOD])
+    assert not list(folder.glob("*.npy"))
 
 
 # --- processes -------------------------------------------------------------------------------------------------------
@@ -491,10 +499,10 @@ def no_network(*args: object) -> None:
     raise AssertionError("asked the network")
 
 
-def test_idx_files_put_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_idx_files_put_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources_module, "_run", no_network)
-    put_by_hand(tmp_path)
-    assert_tiny(load_arrays(tiny_spec(), tmp_path))
+    put_by_hand(folder)
+    assert_tiny(load_arrays(tiny_spec(), folder))
 
 
 def cifar_python_tarball(path: Path, arrays: Arrays) -> Path:
@@ -505,13 +513,13 @@ def cifar_python_tarball(path: Path, arrays: Arrays) -> Path:
     return tgz(path, members)
 
 
-def test_cifar_tarball_put_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar_tarball_put_by_hand(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources_module, "_run", no_network)
-    (tmp_path / "downloads").mkdir()
-    path = cifar_python_tarball(tmp_path / "downloads" / "cifar-10-python.tar.gz", cifar_tiny())
+    (folder / "downloads").mkdir()
+    path = cifar_python_tarball(folder / "downloads" / "cifar-10-python.tar.gz", cifar_tiny())
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
     spec = dataclasses.replace(tiny_spec(CIFAR10, cifar_tiny()), archives={path.name: md5})
-    assert_same(load_arrays(spec, tmp_path), cifar_tiny())
+    assert_same(load_arrays(spec, folder), cifar_tiny())
 
 
 def test_unknown_pickles_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -409,7 +409,7 @@ def test_a_limit_shorter_than_the_start_is_an_error(
 def test_workers_of_a_sweep_know_when_it_began(tmp_path: Path, root: Path) -> None:
     """hydra/launcher=joblib, a process for each cell; in real time."""
     limit = 30
-    endless = ("depth=20", "width=32", "epochs=1000", "max_steps=null", "gpn=true,false", "tracking=none")
+    endless = ("depth=20", "width=32", "epochs=100000", "max_steps=null", "gpn=true,false", "tracking=none")
     joblib = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     train = [sys.executable, "-m", "experiments.train", *joblib, "budget=smoke", *endless, f"time_limit={limit}"]
     start = time.monotonic()
