@@ -23,7 +23,7 @@ BUNDLE ?= data-bundle
 SET ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce train data data-bundle collect table1 table2 fig1 fig2 fig3 fig4 figures table report bench test check lock clean
+.PHONY: help setup reproduce train data data-bundle collect table1 table2 fig1 fig2 fig3 fig4 figures table studies theory vanishing shrinkage collapse bridge report bench test check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9 -]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -64,6 +64,18 @@ fig4: $(READY) ## Figure 4, from the records
 
 table: table1 table2 ## both tables
 figures: fig1 fig2 fig3 fig4 ## all figures
+
+studies: theory vanishing shrinkage collapse bridge ## the studies beyond Table 2: computed, drawn, reported
+	$(RUN) -m scripts.report $(results)
+
+theory: ## the BSNN paper's propositions and theorems, checked by numbers
+vanishing: ## vanishing and exploding gradients, and the usual tricks against them
+shrinkage: ## representations shrink with depth (the shrinkage paper's Figures 1-4)
+collapse: ## deep narrow networks collapse (the collapse paper's Figures 1-7)
+bridge: ## GPN networks under the last two lenses
+theory vanishing shrinkage collapse bridge: %: $(READY)
+	$(RUN) -m experiments.$@ -m '+experiment=glob($@_*)' budget=$(budget) results_dir=$(RESULTS)
+	$(RUN) -m scripts.$@ $(results)
 
 report: $(READY) ## report.md: the claims, tables, figures, what ran and where
 	$(RUN) -m scripts.report $(results)

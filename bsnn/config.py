@@ -161,6 +161,24 @@ class SyntheticConfig:
             raise UserError("activations: expected at least one activation, found none.")
 
 
+@dataclass
+class StudyConfig:
+    """What the studies' commands have in common (experiments/study.py); each adds its `sizes`."""
+
+    part: str = MISSING  # which of the study's tables
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    results_dir: str = "results"
+
+    def __post_init__(self) -> None:
+        if self.threads is not None:
+            _at_least("threads", self.threads, 1)
+        _at_least("seed", self.seed, 0)
+        _one_of("device", self.device, DEVICES)
+
+
 def register() -> None:
     """Make the schemas known to Hydra; call it before hydra.main or hydra.compose."""
     store = ConfigStore.instance()

@@ -105,8 +105,8 @@ class BSNN(nn.Module):
 
     def forward(self, x_BD: Tensor) -> Tensor:
         x_BN = self.activation(self.bottom(x_BD))
-        for layer, W in enumerate(self.W.unbind()):
-            x_BN = self.activation(self._pre_activation(layer, W, x_BN))
+        for layer, V in enumerate(self.V.unbind()):
+            x_BN = self.activation(self._pre_activation(layer, V, x_BN))
         logits: Tensor = self.top(x_BN)
         return logits
 
@@ -117,8 +117,8 @@ class BSNN(nn.Module):
         In training mode a network with batch norm updates its running statistics, as in any forward pass.
         """
         xs, hs, phi_primes = [self.activation(self.bottom(x_BD))], [], []
-        for layer, W in enumerate(self.W.unbind()):
-            h_BN = self._pre_activation(layer, W, xs[-1])
+        for layer, V in enumerate(self.V.unbind()):
+            h_BN = self._pre_activation(layer, V, xs[-1])
             x_BN, phi_prime_BN = value_and_slope(self.activation, h_BN)
             hs.append(h_BN)
             xs.append(x_BN)
@@ -136,8 +136,9 @@ class BSNN(nn.Module):
         norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64) for gradient in self.V.grad]
         return torch.stack(norms)
 
-    def _pre_activation(self, layer: int, W: Tensor, x_BN: Tensor) -> Tensor:
-        h_BN = F.linear(x_BN, W)
+    def _pre_activation(self, layer: int, V: Tensor, x_BN: Tensor) -> Tensor:
+        # a layer's W at a time: all at once (self.W) is twice as slow to differentiate at width 500, being out of cache
+        h_BN = F.linear(x_BN, F.normalize(V, dim=-1))
         return self.batch_norms[layer](h_BN) if self.batch_norms else h_BN
 
 

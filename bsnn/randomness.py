@@ -20,6 +20,12 @@ class Purpose(IntEnum):
     INITIAL_WEIGHTS = 0
     BATCH_ORDER = 1  # index: epoch
     SYNTHETIC = 2  # Figs 1-3, index: draw
+    # the studies; index: what each likes
+    THEORY = 3
+    VANISHING = 4
+    SHRINKAGE = 5
+    COLLAPSE = 6
+    BRIDGE = 7
 
 
 def generator(seed: int, purpose: Purpose, *index: int) -> torch.Generator:

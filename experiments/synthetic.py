@@ -22,17 +22,9 @@ draw at one width). Other settings start anew.
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
-import json
-import logging
 import math
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,30 +32,24 @@ import hydra
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from bsnn import provenance
 from bsnn.config import CONF, SyntheticConfig, checked, register
 from bsnn.errors import UserError
-from bsnn.files import read_json, write_json, write_text
 from bsnn.gpn import GPN
 from bsnn.propagation import Activation, Draw, draw, each, propagate, ratio, slope_histogram
 from experiments import entry
+from experiments.units import Row, Work, compute, threads_for
 
-SCHEMA = 1  # of fig<k>.json
 PROTOCOL_VERSION = 1  # raise it when the code comes to compute other numbers from the same settings
 
 # Bins of Fig. 2, centred on multiples of 0.02: the atoms of phi' at 0 and 1 lie inside a bin, not on an edge.
 BIN_WIDTH, FIRST_CENTRE, BINS = 0.02, -0.5, 126
 
-Unit = tuple[int, int]  # draw, width
-Row = list[object]
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Figure:
-    columns: tuple[str, ...]  # after those of KEY
+    columns: tuple[str, ...]  # after draw, width, function, gpn
     versions: tuple[bool, ...]  # False: phi, True: its GPN version
     dtype: torch.dtype
     measure: Callable[[Activation, Draw], list[Row]]  # the rows of one function on one draw
@@ -88,7 +74,6 @@ def fig3(phi: Activation, drawn: Draw) -> list[Row]:
     return [[ratio(profile.gradient_mean), ratio(profile.batch_gradient)]]
 
 
-KEY = ("draw", "width", "function", "gpn")
 NORMS = ("signal_mean", "signal_std", "gradient_mean", "gradient_std", "batch_gradient")
 FIGURES = {
     # float64: norms of plain functions span tens of decades, more than float32 has
@@ -109,13 +94,19 @@ class Experiment:
         self.widths = list(config.widths) if sweep else [config.width]
         self.draws = config.draws if sweep else 1
         self.device = provenance.choose_device(config.device)
-        self.workers = config.threads or torch.get_num_threads() if self.device.type == "cpu" else 1
+        self.workers = threads_for(self.device, config.threads)
 
     @property
-    def hash(self) -> str:
-        """SHA-256 of what changes the numbers; device, threads, folders and labels don't."""
+    def work(self) -> Work:
+        functions = self.functions()
+        columns = ("function", "gpn", *self.figure.columns)
+        return Work(("draw", "width"), columns, self.units, lambda unit: self.rows(unit, functions), self.identity)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What changes the numbers."""
         config = self.config
-        content = {
+        return {
             "protocol": PROTOCOL_VERSION,
             "figure": config.figure,
             "dtype": str(self.figure.dtype),
@@ -129,10 +120,9 @@ class Experiment:
             "widths": self.widths,
             "draws": self.draws,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
-    def units(self) -> list[Unit]:
+    def units(self) -> list[tuple[int, int]]:
         """Draws outermost: an interrupted Fig. 3 has whole curves of the first draws."""
         return [(index, width) for index in range(self.draws) for width in self.widths]
 
@@ -141,17 +131,13 @@ class Experiment:
             (name, gpn): self._activation(name, gpn) for gpn in self.figure.versions for name in self.config.activations
         }
 
-    def rows(self, unit: Unit, functions: dict[tuple[str, bool], Activation]) -> list[list[str]]:
-        """The CSV rows of one unit. All functions see the same input, error and weights."""
+    def rows(self, unit: tuple[Any, ...], functions: dict[tuple[str, bool], Activation]) -> list[Row]:
+        """The rows of one unit, (draw, width). All functions see the same input, error and weights."""
         index, width = unit
         config, figure = self.config, self.figure
         drawn = draw(config.depth, width, config.samples, config.seed, index, figure.dtype, self.device, self.workers)
         measured = each(lambda phi: figure.measure(phi, drawn), functions.values(), self.workers)
-        return [
-            [str(index), str(width), name, str(gpn).lower(), *map(repr, row)]
-            for (name, gpn), rows in zip(functions, measured, strict=True)
-            for row in rows
-        ]
+        return [[name, gpn, *row] for (name, gpn), rows in zip(functions, measured, strict=True) for row in rows]
 
     def _activation(self, name: str, gpn: bool) -> Activation:
         settings = self.config.activations[name]
@@ -165,55 +151,9 @@ class Experiment:
 def run(config: SyntheticConfig, resolved_config: dict[str, Any]) -> dict[str, Any]:
     """Compute what is missing of the figure's CSV; the record, which is complete then, lies beside it."""
     experiment = Experiment(config)
-    folder = Path(config.results_dir) / config.budget.name
-    table, record_path = folder / f"{config.figure}.csv", folder / f"{config.figure}.json"
-    record = read_json(record_path) if record_path.exists() else None
-    rows: list[list[str]] = []
-    if record is not None and record.get("hash") == experiment.hash and table.exists():
-        if record["complete"]:
-            log.info("%s: already there with these settings (%s), skipped", config.figure, table)
-            return dict(record)
-        rows = list(csv.reader(table.read_text().splitlines()))[1:]
-    else:
-        table.unlink(missing_ok=True)  # before the record is replaced: it must never vouch for another one's numbers
-        record = {"seconds": 0.0, "started": _now()}
-    functions = experiment.functions()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(experiment.workers)
-    record = {
-        "schema": SCHEMA,
-        "figure": config.figure,
-        "hash": experiment.hash,
-        "complete": False,
-        "config": resolved_config,
-        "provenance": provenance.collect(experiment.device),
-        "seconds": record["seconds"],
-        "started": record["started"],
-        "finished": None,
-    }
-    write_json(record_path, record)
-
-    done = {(int(row[0]), int(row[1])) for row in rows}
-    missing = [unit for unit in experiment.units if unit not in done]
-    if done:
-        log.info("%s: %d of %d units already there, continuing", config.figure, len(done), len(experiment.units))
-    torch.set_num_threads(1)  # see bsnn.propagation.each
-    try:
-        for unit in tqdm(missing, desc=config.figure, disable=not sys.stderr.isatty()):
-            start = time.perf_counter()
-            rows += experiment.rows(unit, functions)
-            seconds = time.perf_counter() - start
-            record["seconds"] += seconds
-            _write_table(table, (*KEY, *experiment.figure.columns), rows)
-            write_json(record_path, record)
-            if not sys.stderr.isatty():
-                log.info("%s: draw %d, width %d, %.1f s", config.figure, *unit, seconds)
-    finally:
-        torch.set_num_threads(threads)
-    record |= {"complete": True, "rows": len(rows), "finished": _now()}
-    write_json(record_path, record)
-    log.info("%s: %d rows in %s, %.0f s", config.figure, len(rows), table, record["seconds"])
-    return record
+    path = Path(config.results_dir) / config.budget.name / config.figure
+    about = {"figure": config.figure, "config": resolved_config}
+    return compute(experiment.work, path, about, experiment.device, experiment.workers)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="synthetic")
@@ -223,16 +163,6 @@ def main(config: DictConfig) -> None:
     resolved = OmegaConf.to_container(config, resolve=True)
     assert isinstance(resolved, dict)
     run(settings, {str(key): value for key, value in resolved.items()})
-
-
-def _write_table(path: Path, columns: tuple[str, ...], rows: list[list[str]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    write_text(path, text.getvalue())
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 register()

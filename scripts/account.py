@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +12,20 @@ import pandas as pd
 
 from bsnn import budgets, paper
 from bsnn.budgets import Key
-from bsnn.files import read_json
 from bsnn.records import Record
 from bsnn.results import Results, runs_of
-from scripts import synthetic_figures
+from scripts.tables import Table, command, load_finished
 
 SYNTHETIC = ("fig1", "fig2", "fig3")
 
 
-@dataclass(frozen=True)
-class SyntheticFigure:
-    """What experiments.synthetic left for one of Figs 1-3."""
-
-    table: pd.DataFrame
-    config: dict[str, Any]
-    provenance: dict[str, Any]
-    seconds: float
-
-
-Synthetic = dict[str, SyntheticFigure | None]
+Synthetic = dict[str, Table | None]
+"""Figs 1-3 by name, None for those not (or not wholly) computed."""
 
 
 def load_synthetic(folder: Path) -> Synthetic:
-    """Figs 1-3 of a budget, None for those not (or not wholly) computed. Raises UserError for damaged ones."""
-    found: Synthetic = {}
-    for figure in SYNTHETIC:
-        path = folder / f"{figure}.json"
-        record = read_json(path) if path.exists() and path.with_suffix(".csv").exists() else None
-        if record is None or not record["complete"]:
-            found[figure] = None
-            continue
-        made = synthetic_figures.load(folder, figure)
-        found[figure] = SyntheticFigure(made.table, made.config, record["provenance"], record["seconds"])
-    return found
+    """Figs 1-3 of a budget. Raises UserError for damaged ones."""
+    return {figure: load_finished(folder / figure, command("synthetic", figure, folder)) for figure in SYNTHETIC}
 
 
 def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
@@ -212,7 +192,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _made(synthetic: Synthetic) -> dict[str, SyntheticFigure]:
+def _made(synthetic: Synthetic) -> dict[str, Table]:
     return {stem: found for stem, found in synthetic.items() if found is not None}
 
 

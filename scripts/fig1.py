@@ -26,7 +26,7 @@ def draw(results: Results) -> Figure:
 
     Columns: plain functions, all; those of them that don't vanish, which the first column squeezes into one line; GPN.
     """
-    plain, gpn = (results.table[results.table.gpn == value] for value in (False, True))
+    plain, gpn = (results.frame[results.frame.gpn == value] for value in (False, True))
     smallest = plain.groupby("function")[list(ROWS)].min().min(axis=1)
     survivors = plain[plain.function.map(smallest) > VANISHED]
     columns = {"plain": plain, "plain, not vanishing": survivors, "GPN": gpn}

@@ -42,7 +42,7 @@ def draw(results: Results) -> Figure:
 
 def draw_panel(panel: Axes, results: Results, key: str, gpn: bool) -> None:
     """Bars on a log scale, since an atom (ReLU's slopes are 0 and sqrt 2) outweighs a smooth density by far."""
-    table = results.table[(results.table.function == key) & (results.table.gpn == gpn)]
+    table = results.frame[(results.frame.function == key) & (results.frame.gpn == gpn)]
     outside = ~np.isfinite(table.bin_left) | ~np.isfinite(table.bin_right)
     bars = table[~outside & (table["count"] > 0)]
     panel.axvline(1, ymax=0.87, color=plotting.GREY, linewidth=0.7, linestyle=":")
@@ -50,7 +50,7 @@ def draw_panel(panel: Axes, results: Results, key: str, gpn: bool) -> None:
     panel.bar(bars.bin_left, bars.share, bars.bin_right - bars.bin_left, align="edge", color=color, linewidth=0)
     panel.set_yscale("log")
     panel.set_ylim(1e-5, 10)
-    told = f"{share_near_one(results.table, key, gpn):.0%} within 1 ± {NEAR_ONE}"
+    told = f"{share_near_one(results.frame, key, gpn):.0%} within 1 ± {NEAR_ONE}"
     if table["count"][outside].sum():
         told += f"\n{table.share[outside].sum():.1e} outside of the axis"
     panel.text(0.03, 0.98, told, transform=panel.transAxes, va="top", fontsize=6.5)

@@ -22,14 +22,14 @@ def draw(results: Results) -> Figure:
     panel = axes[0, 0]
     middle = (len(results.labels) - 1) / 2
     for number, (key, look) in enumerate(plotting.looks(results.labels).items()):
-        ratios = results.table[results.table.function == key].groupby("width").ratio
+        ratios = results.frame[results.frame.function == key].groupby("width").ratio
         mean, deviation = ratios.mean(), ratios.std()
         widths = mean.index.to_numpy() * (1 + SPREAD * (number - middle))
         bars = {"capsize": 2, "elinewidth": 0.8, "capthick": 0.8}
         label = f"{results.labels[key]}-GPN"
         panel.errorbar(widths, mean, deviation, label=label, **bars, **look.line(markers=1, linewidth=1.0))
     panel.set_xscale("log")
-    panel.set_xticks(sorted(set(results.table.width)))
+    panel.set_xticks(sorted(set(results.frame.width)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_locator(NullLocator())
     panel.axhline(1, color=plotting.GREY, linewidth=0.8, linestyle=":")
@@ -39,7 +39,7 @@ def draw(results: Results) -> Figure:
         "max / min over the layers of the\n" + r"mean over samples of $\|\partial E / \partial W^{(l)}\|_F$"
     )
     panel.legend(handlelength=3.2)
-    infinite = int((~np.isfinite(results.table.ratio)).sum())
+    infinite = int((~np.isfinite(results.frame.ratio)).sum())
     if infinite:
         panel.text(0.02, 0.97, f"{infinite} ratios are infinite: not shown", transform=panel.transAxes, va="top")
     return figure

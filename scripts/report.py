@@ -2,9 +2,9 @@
 
     python -m scripts.report results/quick
 
-Reads what lies in results/<budget>/ (records, fig1..3.csv, figures), in seconds, and writes beside it report.md,
-claims.csv (every check of every claim) and provenance.json. Nothing else goes in: the same files give the same report,
-to the byte.
+Reads what lies in results/<budget>/ (records, fig1..3.csv, figures, the studies' statements), in seconds, and writes
+beside it report.md, claims.csv (every check of every claim) and provenance.json. Nothing else goes in: the same files
+give the same report, to the byte.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from bsnn.paper import DEPTH
 from bsnn.results import Results
 from bsnn.synthetic_claims import tanh_goes_linear, wider_is_more_equal
 from bsnn.verdicts import Verdict
+from experiments.study import STUDIES
 from scripts import account, cli, table1, table2
 from scripts.account import SYNTHETIC, Synthetic, table
+from scripts.sections import counts
 
 FIGURES = {
     "fig1": "norms of signal and gradient by layer, synthetic data",
@@ -66,7 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 def judge(loaded: Results, synthetic: Synthetic) -> list[Verdict]:
     """The six claims, on what there is."""
     depth = next(iter(loaded.expected.values())).depth
-    tables = {figure: None if found is None else found.table for figure, found in synthetic.items()}
+    tables = {figure: None if found is None else found.frame for figure, found in synthetic.items()}
     depths = {figure: DEPTH if found is None else int(found.config["depth"]) for figure, found in synthetic.items()}
     return [
         *trained_claims(loaded.runs, depth),
@@ -101,6 +103,7 @@ def report(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], f
         *every_cell(loaded),
         "## Figures",
         *(figure(folder, name, stem, text) for stem, text in FIGURES.items()),
+        *beyond(folder),
         "## What ran",
         *account.what_ran(loaded, synthetic),
         "## Where it ran",
@@ -168,6 +171,26 @@ def figure(folder: Path, budget: str, stem: str, text: str) -> str:
     if (folder / f"{stem}.png").exists():
         return f"{title}\n\n![{text}]({stem}.png)"
     return f"{title}\n\nNot drawn yet: `make {stem.removesuffix('_mnist')} BUDGET={budget}`."
+
+
+def beyond(folder: Path) -> list[str]:
+    """The studies that there are: how much of what their sources say was found, and what wasn't."""
+    made = {study: folder / study / "statements.csv" for study in STUDIES}
+    said = {study: pd.read_csv(path, keep_default_na=False) for study, path in made.items() if path.exists()}
+    if not said:
+        return []
+    rows = [[f"[{study}]({study}/report.md)", counts(one)] for study, one in said.items()]
+    against = [
+        [study, *one[["source", "says", "measured"]].iloc[index]]
+        for study, one in said.items()
+        for index in range(len(one))
+        if one["agrees"].iloc[index] == "no"
+    ]
+    texts = ["## Beyond Table 2", "Studies of what this paper and two others say of depth, each with a report.",
+             table(["study", "what its sources say"], rows)]  # fmt: skip
+    if against:
+        texts += ["What we found otherwise:", table(["study", "where", "the source says", "we measured"], against)]
+    return texts
 
 
 def different(budget: str) -> list[str]:

@@ -12,21 +12,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from bsnn import budgets, plotting
-from bsnn.errors import UserError
-from bsnn.files import read_json
+from scripts import tables
 from scripts.cli import budget_dir
+from scripts.tables import Table
 
 
 @dataclass(frozen=True)
-class Results:
-    """A figure's table and the resolved config that it was computed with."""
-
-    table: pd.DataFrame
-    config: dict[str, Any]
+class Results(Table):
+    """A figure's table."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -36,21 +32,8 @@ class Results:
 
 def load(folder: Path, figure: str) -> Results:
     """Raises UserError, with the command to run, if the results are missing, unfinished or damaged."""
-    table, record = folder / f"{figure}.csv", folder / f"{figure}.json"
-    command = f"python -m experiments.synthetic +experiment={figure} budget={folder.name}"
-    if folder.parent.name != "results":
-        command += f" results_dir={folder.parent}"
-    for path in (table, record):
-        if not path.exists():
-            raise UserError(f"{path}: no such file; make it with: {command}")
-    facts = read_json(record)
-    if not facts["complete"]:
-        raise UserError(f"{table}: not finished yet; continue with: {command}")
-    frame = pd.read_csv(table)
-    expected, found = facts["rows"], len(frame)
-    if found != expected:
-        raise UserError(f"{table}: expected {expected} rows, found {found}; delete it and run: {command}")
-    return Results(frame, facts["config"])
+    found = tables.load(folder / figure, tables.command("synthetic", figure, folder))
+    return Results(found.frame, found.config, found.provenance, found.seconds)
 
 
 def note(config: dict[str, Any]) -> str:

@@ -117,7 +117,7 @@ def test_an_interrupted_figure_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_the_hash_changes_with_what_changes_the_numbers() -> None:
     def identity(*overrides: str) -> str:
-        return synthetic.Experiment(settings(*overrides)).hash
+        return synthetic.Experiment(settings(*overrides)).work.hash
 
     fig1_hash = identity("+experiment=fig1")
     same = ["device=cpu", "threads=1", "results_dir=elsewhere", "draws=7", "widths=[5]", "activations.tanh.label=Th"]

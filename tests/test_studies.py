@@ -1,0 +1,131 @@
+"""Every part of every study through the commands that a user types, at the smoke budget."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from bsnn.config import CONF
+from bsnn.errors import UserError
+from experiments import study as studies
+from experiments import units
+from experiments.study import STUDIES
+from scripts.sections import Section
+
+EXPERIMENTS = sorted(path.stem for study in STUDIES for path in (CONF / "experiment").glob(f"{study}_*.yaml"))
+
+
+def section_of(study: str) -> Section:
+    section: Section = importlib.import_module(f"scripts.{study}").SECTION
+    return section
+
+
+def command(monkeypatch: pytest.MonkeyPatch, folder: Path, experiment: str, *overrides: str) -> None:
+    """python -m experiments.<study> +experiment=<study>_<part> budget=smoke, without Hydra's logging."""
+    study = experiment.split("_")[0]
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none", f"hydra.run.dir={folder}/hydra"]
+    arguments = [f"+experiment={experiment}", "budget=smoke", f"results_dir={folder}", *quiet, *overrides]
+    monkeypatch.setattr(sys, "argv", [study, *arguments])
+    importlib.import_module(f"experiments.{study}").main()
+
+
+def publish(study: str, folder: Path) -> dict[str, bytes]:
+    importlib.import_module(f"scripts.{study}").main([str(folder)])
+    return {path.name: path.read_bytes() for path in (folder / study).iterdir()}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_published_configs_run_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, experiment: str) -> None:
+    study, part = experiment.split("_", 1)
+    command(monkeypatch, tmp_path, experiment)
+    table = tmp_path / "smoke" / study / f"{part}.csv"
+    record = json.loads(table.with_suffix(".json").read_text())
+    assert record["complete"]
+    assert (record["study"], record["part"]) == (study, part)
+    assert record["rows"] == len(pd.read_csv(table)) > 0
+    assert part in section_of(study).parts
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a finished table was computed again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(units, "_write_table", refuse)
+        command(patch, tmp_path, experiment)
+
+
+@pytest.mark.parametrize("study", sorted({experiment.split("_")[0] for experiment in EXPERIMENTS}))
+def test_a_study_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, study: str) -> None:
+    """Without any part, and with all of them: all figures are drawn, all statements measured, twice the same bytes."""
+    folder, section = tmp_path / "smoke", section_of(study)
+    before = publish(study, folder)
+    assert set(before) == {"statements.csv", "report.md"}
+    assert set(pd.read_csv(folder / study / "statements.csv")["agrees"]) == {"not measured"}
+    for part in section.parts:
+        command(monkeypatch, tmp_path, f"{study}_{part}")
+    made = publish(study, folder)
+    assert {f"{name}.{suffix}" for name in section.drawings for suffix in ("png", "pdf")} <= set(made)
+    assert made == publish(study, folder)
+    said = pd.read_csv(folder / study / "statements.csv", keep_default_na=False)
+    assert set(said["agrees"]) <= {"yes", "no"}
+    assert (said["measured"] != "").all()
+    report = made["report.md"].decode()
+    assert "NOT the sources' sizes" in report
+    assert "Not computed yet" not in report
+    assert all(f"]({name}.png)" in report for name in section.drawings)
+
+
+@pytest.mark.parametrize("study", sorted({experiment.split("_")[0] for experiment in EXPERIMENTS}))
+def test_all_budgets_name_the_same_sizes(study: str) -> None:
+    """And every part has an experiment file."""
+    sizes: dict[str, dict[str, Any]] = {
+        path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONF / study).glob("*.yaml"))
+    }
+    assert set(sizes) == {"paper", "quick", "smoke"}
+    parts = set(section_of(study).parts)
+    for budget in sizes.values():
+        assert set(budget) == parts
+        assert {part: set(values) for part, values in budget.items()} == {
+            part: set(values) for part, values in sizes["paper"].items()
+        }
+    assert parts == {path.stem.removeprefix(f"{study}_") for path in (CONF / "experiment").glob(f"{study}_*.yaml")}
+
+
+def test_a_killed_part_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    experiment, table = "theory_talk", tmp_path / "smoke" / "theory" / "talk.csv"
+    real, written = units._write_table, []
+
+    def dying(path: Path, *arguments: Any) -> None:
+        if len(written) == 3:
+            raise SystemExit("killed")
+        written.append(path)
+        real(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(units, "_write_table", dying)
+        with pytest.raises(SystemExit, match="killed"):
+            command(patch, tmp_path, experiment)
+    assert len(written) == 3
+    kept = pd.read_csv(table)
+    command(monkeypatch, tmp_path, experiment)
+    command(monkeypatch, tmp_path / "at once", experiment)
+    assert table.read_bytes() == (tmp_path / "at once" / "smoke" / "theory" / "talk.csv").read_bytes()
+    assert len(pd.read_csv(table)) > len(kept) > 0
+    command(monkeypatch, tmp_path, experiment, "seed=1")
+    assert table.read_bytes() != (tmp_path / "at once" / "smoke" / "theory" / "talk.csv").read_bytes()
+
+
+def test_an_unknown_part_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from hydra import compose, initialize_config_dir
+
+    theory = importlib.import_module("experiments.theory")
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        config = compose("theory", ["budget=smoke", "part=talks", f"results_dir={tmp_path}"])
+    with pytest.raises(UserError, match=r"part: expected one of .*talk.*, found 'talks'"):
+        studies.run("theory", config, theory.TheoryConfig, theory.PARTS)
