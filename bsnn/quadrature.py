@@ -69,7 +69,7 @@ def moments_and_discriminant(phi: Phi, kinks: Sequence[float]) -> tuple[Gaussian
     """
     # Neither an ambient inference mode, which would forbid phi', nor torch's default device has a say in what follows.
     with torch.inference_mode(False), torch.device("cpu"):
-        phi = _float64_phi(phi)
+        phi = float64_phi(phi)
         edges = _edges(kinks)
         c0, c1 = _panel_integrals(phi, edges[:-1], edges[1:], 0.0, 0.0).sum(0)[:2].tolist()
         r, dr, xr, rr, drdr = _integrate(phi, edges, c0, c1)
@@ -162,7 +162,7 @@ def _checked_value_and_slope(phi: Phi, x: Tensor) -> tuple[Tensor, Tensor]:
     return y, dy
 
 
-def _float64_phi(phi: Phi) -> Phi:
+def float64_phi(phi: Phi) -> Phi:
     """phi (of a module, a float64 CPU copy in evaluation mode), once it is known to be one elementwise function.
 
     The check compares two calls, with points in another order and number, a module's in training and in evaluation

@@ -26,7 +26,7 @@ from scripts.account import table as markdown_table
 from scripts.cli import budget_dir
 from scripts.tables import Table, command, load_finished
 
-NOTE_LENGTH = 110  # what fits under a figure
+FEW = 2  # differences that fit under a figure
 
 Parts = Mapping[str, Table | None]
 """A study's tables by part, None for those not computed yet."""
@@ -78,8 +78,6 @@ def publish(section: Section, description: str | None, argv: list[str] | None = 
             with plotting.style():
                 figure = drawing.draw(*tables)
                 told = sizes(section, {part: parts[part] for part in drawing.parts})
-                if len(told) > NOTE_LENGTH:
-                    told = told.split(":")[0] + " (report.md lists them)"
                 plotting.budget_note(figure, f"{folder.name} budget: {told}")
                 plotting.save(figure, where / name)
     write_text(where / "statements.csv", statements.frame(said).to_csv(index=False, lineterminator="\n"))
@@ -103,8 +101,7 @@ def report(section: Section, parts: Parts, said: Sequence[Statement], folder: Pa
         section.opening,
         *(["Not computed yet:\n\n" + "\n".join(missing)] if missing else []),
         "## The sources say, we measured",
-        f"{counts(statements.frame(said))}. Each rule was fixed in `scripts/{section.study}.py` and stands in the last "
-        "column.",
+        f"{counts(statements.frame(said))}. The rule by which each is judged stands in the last column.",
         markdown_table(["where", "the source says", "we measured", "agrees?", "counts as agreement"], rows),
         "## Figures",
         *(_figure(name, drawing, parts) for name, drawing in section.drawings.items()),
@@ -135,6 +132,8 @@ def sizes(section: Section, parts: Parts) -> str:
     rows = differing(section, parts)
     if not rows:
         return "the sources' own sizes"
+    if len(rows) > FEW:
+        return f"NOT the sources' sizes, {len(rows)} of which differ (listed in report.md)"
     return "NOT the sources' sizes: " + ", ".join(f"{name} {ours} instead of {theirs}" for name, ours, theirs in rows)
 
 
