@@ -1,0 +1,166 @@
+"""Representations shrink with depth, or gradients explode: the shrinkage paper's theorems and its Figures 1-4.
+
+    python -m experiments.shrinkage +experiment=shrinkage_fig1                 one part
+    python -m experiments.shrinkage -m '+experiment=glob(shrinkage_*)'         all; then scripts.shrinkage
+
+Source    "Gradient explosion and representation shrinkage in infinite networks" (ICLR 2022 submission)
+Claim     Wide layers that normalise lengths can't keep both different inputs apart and the Jacobian small (Theorems 1
+          and 2); critical layers align all inputs, 1 - rho ~ depth^-2 (ReLU) or depth^-1 (erf); so a block in the
+          middle of a deep network can be made one linear layer.
+Cost      budget=quick: 5.6 min of one core's time (process time on a shared 2-core machine): maps 27 s, bounds 43 s,
+          fig1 10 s, depth 70 s, slope 28 s, fig3 28 s, residual 25 s, fig4 1.9 min
+Output    results/<budget>/shrinkage/<part>.csv and .json
+
+Columns   distance is 1 - rho, rho the correlation of two inputs' signals; `infinite` is the same quantity at infinite
+          width, `bound` what the theorem allows. Signals are those after layer 0 (the inputs), 1, 2, ...
+  maps      function, phase, sigma_w, sigma_b, slope (P'(1)), fixed_point, series_error and closed_error (of P on
+            [-0.9, 0.9], against quadrature), layer, distance (from orthogonal inputs)
+  bounds    theorem, function, setting (phase, or sigma), depth, farthest (1 - rho_max), floor (max_l P_l..P_1(0)),
+            gain ((P_L..P_1)'(1)), bound (of gain), excess (convexity of the composition, cropped), excess_bound
+  fig1      phase, draw, depth, rho_0, rho, infinite, bound (of rho)
+  depth     Fig. 2a: function, kind (pairs: random inputs; farthest: by gradient ascent), index (draw, or depth),
+            depth, rho_0, distance, infinite, bound (of distance, 4.1 or 4.2)
+  slope     Fig. 2b: kind, draw, slope (leaky ReLU's), rho_0, distance, infinite, bound
+  fig3      phase, quantity, draw, layer, series, value, infinite, bound
+            correlation: series is rho_0, value 1 - rho. jacobian: series is a singular value of dz_l/dz_0 (no value:
+            below float64's resolution) or their root mean square. gradient: norm of dE/dW_l, E linear in z_L
+  residual  function, sigma, draw, layer, rho_0, distance, infinite, measured_gain (of a small difference, squared),
+            gain (the same at infinite width), bound (of gain)
+  fig4      draw, quantity, network (full, skimmed), stage (before, after training), index, value. index is the layer,
+            of loss and accuracy the step; farthest: by gradient ascent, where the block is entered; skimming
+            error: mean 1 - rho of what leaves the block in both networks, same input
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import hydra
+from omegaconf import MISSING, DictConfig
+
+from bsnn.config import CONF, StudyConfig
+from experiments import entry, shrinkage_networks, shrinkage_skimming, shrinkage_theory, study
+from experiments.units import Work
+
+
+@dataclass
+class MapsSizes:
+    depth: int = MISSING
+    numerical_depth: int = MISSING  # for functions without a closed form
+
+
+@dataclass
+class BoundsSizes:
+    functions: list[str] = MISSING  # GPN versions of the paper's, and erf
+    depths: list[int] = MISSING
+    sigmas: list[float] = MISSING
+
+
+@dataclass
+class Fig1Sizes:
+    width: int = MISSING
+    depths: list[int] = MISSING
+    points: int = MISSING
+    draws: int = MISSING
+
+
+@dataclass
+class DepthSizes:
+    width: int = MISSING
+    depths: list[int] = MISSING
+    draws: int = MISSING
+    search_width: int = MISSING
+    search_steps: int = MISSING
+
+
+@dataclass
+class SlopeSizes:
+    width: int = MISSING
+    depth: int = MISSING
+    slopes: list[float] = MISSING
+    draws: int = MISSING
+    search_width: int = MISSING
+    search_steps: int = MISSING
+
+
+@dataclass
+class Fig3Sizes:
+    width: int = MISSING
+    jacobian_width: int = MISSING
+    depth: int = MISSING
+    draws: int = MISSING
+
+
+@dataclass
+class ResidualSizes:
+    width: int = MISSING
+    depth: int = MISSING
+    sigmas: list[float] = MISSING
+    draws: int = MISSING
+
+
+@dataclass
+class Fig4Sizes:
+    width: int = MISSING
+    depth: int = MISSING
+    block_start: int = MISSING  # layers before the block
+    block_length: int = MISSING
+    steps: int = MISSING
+    evaluations: int = MISSING
+    test_images: int = MISSING
+    pair_images: int = MISSING
+    search_steps: int = MISSING
+    draws: int = MISSING
+
+
+@dataclass
+class Sizes:
+    """conf/shrinkage/<budget>.yaml."""
+
+    maps: MapsSizes = field(default_factory=MapsSizes)
+    bounds: BoundsSizes = field(default_factory=BoundsSizes)
+    fig1: Fig1Sizes = field(default_factory=Fig1Sizes)
+    depth: DepthSizes = field(default_factory=DepthSizes)
+    slope: SlopeSizes = field(default_factory=SlopeSizes)
+    fig3: Fig3Sizes = field(default_factory=Fig3Sizes)
+    residual: ResidualSizes = field(default_factory=ResidualSizes)
+    fig4: Fig4Sizes = field(default_factory=Fig4Sizes)
+
+
+@dataclass
+class ShrinkageConfig(StudyConfig):
+    sizes: Sizes = field(default_factory=Sizes)
+
+
+def of_sizes(make: Any, name: str) -> Any:
+    """`make` with the part's sizes, the seed and the device for its arguments."""
+
+    def part(config: ShrinkageConfig) -> Work:
+        work: Work = make(getattr(config.sizes, name), config.seed, config.device)
+        return work
+
+    return part
+
+
+PARTS = {
+    "maps": of_sizes(shrinkage_theory.maps, "maps"),
+    "bounds": of_sizes(shrinkage_theory.bounds, "bounds"),
+    "fig1": of_sizes(shrinkage_networks.fig1, "fig1"),
+    "depth": of_sizes(shrinkage_networks.depth, "depth"),
+    "slope": of_sizes(shrinkage_networks.slope, "slope"),
+    "fig3": of_sizes(shrinkage_networks.fig3, "fig3"),
+    "residual": of_sizes(shrinkage_networks.residual, "residual"),
+    "fig4": of_sizes(shrinkage_skimming.fig4, "fig4"),
+}
+study.register("shrinkage", ShrinkageConfig)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="shrinkage")
+@entry.reports_user_errors
+def main(config: DictConfig) -> None:
+    study.run("shrinkage", config, ShrinkageConfig, PARTS)
+
+
+if __name__ == "__main__":
+    entry.run(main)
