@@ -26,11 +26,12 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from bsnn.cell import Cell
-from bsnn.data import Dataset, dataset_spec
+from bsnn.data import Dataset
 from bsnn.engine.stack import Stack
 from bsnn.network import BSNN
 from bsnn.propagation import ratio
-from bsnn.randomness import Purpose, batch_order, generator
+from bsnn.randomness import batch_order
+from bsnn.reference import initial_network
 from bsnn.tricks import ShortcutBSNN, normalised_sgd
 
 CLIP_NORM = 1.0
@@ -98,22 +99,6 @@ METHODS = {
 }
 
 
-def network_of(cell: Cell, device: torch.device, kind: Callable[..., BSNN] = BSNN) -> BSNN:
-    """bsnn.reference.initial_network, of another class with the same parameters."""
-    spec = dataset_spec(cell.dataset)
-    return kind(
-        in_features=spec.features,
-        out_features=spec.classes,
-        width=cell.width,
-        depth=cell.depth,
-        activation=cell.make_activation().to(device, cell.torch_dtype),
-        batch_norm=cell.batch_norm,
-        generator=generator(cell.seed, Purpose.INITIAL_WEIGHTS),
-        device=device,
-        dtype=cell.torch_dtype,
-    )
-
-
 def train(method: Method, cell: Cell, data: Dataset, steps: int, every: int, evaluated: int) -> list[Point]:
     """Train for `steps` updates where the data is, with a point at 0 and after each `every` of them.
 
@@ -174,7 +159,7 @@ class _Engine:
 class _Autograd:
     def __init__(self, method: Method, cell: Cell, device: torch.device) -> None:
         assert method.optimiser is not None
-        self.network = network_of(cell, device, method.network or BSNN)
+        self.network = initial_network(cell, device, method.network or BSNN)
         self.optimiser, self.clip = method.optimiser(self.network, cell), method.clip
 
     def step(self, x_BD: Tensor, y_B: Tensor) -> tuple[float, Tensor]:

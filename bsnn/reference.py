@@ -6,7 +6,7 @@ its own, for which the engine has no derivative.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,10 +18,13 @@ from bsnn.network import BSNN
 from bsnn.randomness import Purpose, generator
 
 
-def initial_network(cell: Cell, device: torch.device) -> BSNN:
-    """The cell's network at its initial weights, which depend on seed and shape alone, not on the activation."""
+def initial_network(cell: Cell, device: torch.device, kind: Callable[..., BSNN] = BSNN) -> BSNN:
+    """The cell's network at its initial weights, which depend on seed and shape alone, not on the activation.
+
+    kind: BSNN or a subclass that has its parameters.
+    """
     spec = dataset_spec(cell.dataset)
-    return BSNN(
+    return kind(
         in_features=spec.features,
         out_features=spec.classes,
         width=cell.width,

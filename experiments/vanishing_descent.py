@@ -15,9 +15,10 @@ from torch.nn import functional as F  # noqa: N812
 from bsnn import provenance, quadratic
 from bsnn.cell import Cell
 from bsnn.data import Dataset, load
-from bsnn.equal_steps import METHODS, Point, network_of, train
+from bsnn.equal_steps import METHODS, Point, train
 from bsnn.network import BSNN
 from bsnn.propagation import each
+from bsnn.reference import initial_network
 from bsnn.tricks import FreeBSNN, decayed, normalised_sgd
 from experiments.units import Row, Work
 from experiments.vanishing_config import VanishingConfig, workers
@@ -84,7 +85,7 @@ def deep(config: VanishingConfig) -> Work:
         def run(eta: float) -> list[Row]:
             torch.set_flush_denormal(True)
             cell = _cell(config, "tanh", sizes.depth, sizes.width, config.seed)
-            network = network_of(cell, x_BD.device, kinds[rule])
+            network = initial_network(cell, x_BD.device, kinds[rule])
             plain = rule == "gradient"
             optimiser = torch.optim.SGD(network.parameters(), lr=eta) if plain else normalised_sgd(network, eta)
             result: list[Row] = []

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from bsnn.activations import PAPER_ACTIVATIONS
 from bsnn.cell import Cell
 from bsnn.data import Dataset, load
-from bsnn.equal_steps import METHODS, Method, mini_batches, network_of, sgd, train
+from bsnn.equal_steps import METHODS, Method, mini_batches, sgd, train
 from bsnn.haar import haar_orthogonal
 from bsnn.network import BSNN
 from bsnn.randomness import batch_order
@@ -178,7 +178,7 @@ def test_all_methods_start_from_one_network(name: str) -> None:
     method = METHODS[name]
     cell = replace(CELL, gpn=method.gpn, batch_norm=method.batch_norm)
     expected = dict(initial_network(CELL, CPU).named_parameters())
-    found = dict(network_of(cell, CPU, method.network or BSNN).named_parameters())
+    found = dict(initial_network(cell, CPU, method.network or BSNN).named_parameters())
     for key, parameter in expected.items():
         assert torch.equal(found[key], parameter)
 
@@ -224,7 +224,7 @@ def test_a_point_is_the_mean_of_its_steps(mnist: Dataset) -> None:
 def test_clipping_bounds_what_a_step_moves(mnist: Dataset) -> None:
     """With a huge rate unclipped SGD would move by rate x gradient; clipped, by at most rate x 1 in the first step."""
     cell = replace(CELL, learning_rate=1.0)
-    network = network_of(cell, CPU)
+    network = initial_network(cell, CPU)
     before = torch.cat([p.detach().flatten().clone() for p in network.parameters()])
     optimiser = sgd(network, cell)
     (F.cross_entropy(network(mnist.train_x), mnist.train_y) * 1e3).backward()
