@@ -1,0 +1,126 @@
+"""The trained networks of experiments.bridge: the cells of Table 2 without batch norm, looked into before and after."""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bsnn import provenance, training
+from bsnn.activations import PAPER_ACTIVATIONS
+from bsnn.cell import Cell
+from bsnn.checkpoints import load_network
+from bsnn.config import TrainConfig, TrainingBudget
+from bsnn.data import Dataset, load
+from bsnn.network import BSNN
+from bsnn.propagation import each
+from bsnn.reference import initial_network
+from bsnn.survival import gap
+from experiments.bridge_config import BridgeConfig
+from experiments.units import Row, Work, threads_for
+
+DATASET = "mnist"
+
+
+def trained(config: BridgeConfig) -> Work:
+    sizes = config.sizes.trained
+    units = [(name, seed) for name in PAPER_ACTIVATIONS for seed in range(config.seed, config.seed + sizes.seeds)]
+
+    def rows(unit: tuple[Any, ...]) -> list[Row]:
+        return trained_rows(config, *unit)
+
+    columns = (
+        "gpn", "trained", "layer", "same", "same_std", "different", "different_std", "length", "train_accuracy",
+        "test_accuracy",
+    )  # fmt: skip
+    return Work(("function", "seed"), columns, units, rows, {"version": 1})
+
+
+def trained_rows(config: BridgeConfig, name: str, seed: int) -> list[Row]:
+    """Train one function, plain and GPN; a killed training goes on from its checkpoints, which go when it is done."""
+    sizes, device = config.sizes.trained, provenance.choose_device(config.device)
+    shape = TrainingBudget(sizes.depth, sizes.width, sizes.epochs, sizes.max_steps)
+    data = dataset(str(device))
+    folder = Path(config.results_dir) / config.budget.name / "bridge" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = {gpn: cell_of(config, DATASET, name, gpn, shape).with_seed(seed) for gpn in (False, True)}
+    paths = {gpn: folder / f"{cell.id}.pt" for gpn, cell in cells.items()}
+
+    def rows(gpn: bool) -> list[Row]:
+        cell, path = cells[gpn], paths[gpn]
+        try:
+            (progress,) = training.train([cell], data, [path], keep_checkpoint=True)
+        finally:
+            torch.set_flush_denormal(False)  # training switches it on, for this thread
+        first, last = progress.rows[0], progress.rows[-1]
+        found: list[Row] = []
+        for trained, network, row in (
+            (False, initial_network(cell, torch.device("cpu")), first),
+            (True, load_network(path, cell), last),
+        ):
+            accuracies = row["train_accuracy"], row["test_accuracy"]
+            found += [[gpn, trained, *numbers, *accuracies] for numbers in class_gaps(network, data, sizes.images)]
+        return found
+
+    found = each(rows, (False, True), threads_for(device, config.threads))
+    for path in paths.values():
+        path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()
+    return [row for part in found for row in part]
+
+
+@lru_cache(maxsize=1)
+def dataset(device: str) -> Dataset:
+    return load(DATASET, device)
+
+
+def cell_of(config: BridgeConfig, dataset: str, name: str, gpn: bool, shape: TrainingBudget) -> Cell:
+    """A cell of Table 2 without batch norm, seed 0: of a budget's own shape, the one that experiments.train trains."""
+    return Cell.from_config(
+        TrainConfig(
+            activation=config.activations[name],
+            dataset=config.datasets[dataset],
+            gpn=gpn,
+            depth=shape.depth,
+            width=shape.width,
+            epochs=shape.epochs,
+            max_steps=shape.max_steps,
+            evaluations_per_epoch=shape.evaluations_per_epoch,
+        )
+    )
+
+
+def class_gaps(network: BSNN, data: Dataset, images: int) -> list[list[float]]:
+    """layer, mean and standard deviation of the gap of pairs of one class, and of two, and the mean square entry of h.
+
+    Of the first `images` test images of each class, in float64: a dead network's squares underflow in float32. layer
+    counts the functions passed, from 1: the bottom layer's, which precedes the first constrained h.
+    """
+    chosen = torch.cat([(data.test_y == label).nonzero()[:images, 0] for label in data.test_y.unique()])
+    labels_B = data.test_y[chosen].cpu()
+    h_LBN = copy.deepcopy(network).double().signals(data.test_x[chosen].cpu().double()).h_LBN
+    first, second = torch.triu_indices(len(chosen), len(chosen), offset=1)
+    alike = labels_B[first] == labels_B[second]
+    rows = []
+    for layer in layers_shown(len(h_LBN)):
+        h_BN = h_LBN[layer - 1]
+        gaps = pair_gaps(h_BN)[first, second]
+        parts = [gaps[alike], gaps[~alike]]
+        numbers = [number for part in parts for number in (float(part.mean()), float(part.std()))]
+        rows.append([layer, *numbers, float(h_BN.square().mean())])
+    return rows
+
+
+def pair_gaps(h_BN: Tensor) -> Tensor:
+    """(B, B)."""
+    return torch.stack([gap(one_N, h_BN) for one_N in h_BN])
+
+
+def layers_shown(depth: int) -> list[int]:
+    """1, every tenth of the way, and `depth`."""
+    return sorted({1, depth, *(round(depth * k / 20) for k in range(1, 20) if round(depth * k / 20))})
