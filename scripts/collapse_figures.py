@@ -220,7 +220,7 @@ def orthogonal(probability: Table, orthogonal: Table) -> Figure:
         error = np.sqrt(p * (1 - p) / one.members.to_numpy() + q * (1 - q) / other.members.to_numpy())
         axes[0, 1].errorbar(one.depth, 100 * (q - p), yerr=100 * error, color=colour, linewidth=1.0)
     axes[0, 0].plot([], [], "o", color=plotting.GREY, markersize=4.5, markerfacecolor="none", label="orthogonal")
-    axes[0, 0].legend()
+    legend(figure, axes[0, 0])
     axes[0, 0].set_title("(a)  probability of a zero function", loc="left")
     axes[0, 1].set_title("(b)  orthogonal less He normal, points", loc="left")
     axes[0, 1].axhline(0, color=plotting.GREY, linewidth=0.8)
