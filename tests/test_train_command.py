@@ -218,7 +218,8 @@ def test_kill_9_then_the_same_command_gives_the_uninterrupted_record(
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
 def test_kill_9_of_a_sweep_ends_its_workers_and_the_same_command_finishes_it(tmp_path: Path, root: Path) -> None:
     """With a launcher that gives each cell a process of its own."""
-    size = ("depth=20", "width=32", "max_steps=400", "evaluations_per_epoch=94", "activation=relu", "batch_norm=false")
+    size = ("depth=20", "width=32", "max_steps=400", "evaluations_per_epoch=94", "activation=relu", "batch_norm=false",
+            "dataset=mnist")  # fmt: skip
     joblib = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "checkpoint_seconds=0")
     command = [sys.executable, "-m", "experiments.train", "+experiment=fig4", *joblib, *SMOKE, *size]
     environment = os.environ | {"PYTHONPATH": str(root)}
