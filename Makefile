@@ -66,7 +66,7 @@ table: table1 table2 ## both tables
 figures: fig1 fig2 fig3 fig4 ## all figures
 
 studies: theory vanishing shrinkage collapse bridge ## the studies beyond Table 2: computed, drawn, reported
-	$(RUN) -m scripts.report $(results)
+	if [ -d $(results)/runs ]; then $(RUN) -m scripts.report $(results); fi
 
 theory: ## the BSNN paper's propositions and theorems, checked by numbers
 vanishing: ## vanishing and exploding gradients, and the usual tricks against them

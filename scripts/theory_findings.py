@@ -173,9 +173,9 @@ def trained(six: pd.DataFrame) -> str:
         )
     return (
         "In the paper's Table 2 the two with gain 1 are also the GPN functions that train worst: "
-        f"{ranges['marginal']}, the others {ranges['others']}. Two functions prove nothing; a test would be to train "
-        "them with b-, "
-        '`GPN(torch.nn.ReLU(), root="-")`.'
+        f"{ranges['marginal']}, the others {ranges['others']}. Two functions prove nothing; a test is to train them "
+        "with b-, `python -m experiments.train activation=relu gpn=true activation.gpn_root=-`: the budget's report "
+        'lists such runs under "What ran".'
     )
 
 
