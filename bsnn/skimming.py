@@ -105,7 +105,7 @@ def distances_by_layer(network: nn.Sequential, x_BN: Tensor) -> list[Tensor]:
 def displacement_correlation(before: Sequence[Tensor], first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     """Pearson's correlation of two copies' parameters, each less `before`; nan if one of them hasn't moved."""
     moves = [
-        torch.cat([(now - then).detach().flatten().double() for now, then in zip(after, before, strict=True)])
+        torch.cat([(moved - start).detach().flatten().double() for moved, start in zip(after, before, strict=True)])
         for after in (first, second)
     ]
     return float(torch.corrcoef(torch.stack(moves))[0, 1])

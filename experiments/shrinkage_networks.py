@@ -251,9 +251,9 @@ def jacobian_rows(
     gain_bound: GainBound,
     term: float,
 ) -> Iterator[Row]:
-    shown: set[int] = set()
+    shown = {2**power for power in range(12)} | {3 * 2**power for power in range(11)}
     for layer, jacobian in enumerate(jacobians(layers, x_BN[0]), start=1):
-        if layer not in (shown := shown or {2**power for power in range(12)} | {3 * 2**power for power in range(11)}):
+        if layer not in shown:
             continue
         values = torch.linalg.svdvals(jacobian)
         rms = float(values.square().mean().sqrt())

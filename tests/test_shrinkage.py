@@ -287,7 +287,7 @@ def test_training_learns_and_displacements_correlate_with_themselves() -> None:
     assert accuracy(network, x, label) > max(start, 0.9)
     after = list(network[1].parameters())
     assert displacement_correlation(before, after, after) == pytest.approx(1)
-    back = [2 * then - now for now, then in zip(after, before, strict=True)]
+    back = [2 * start - moved for moved, start in zip(after, before, strict=True)]
     assert displacement_correlation(before, after, back) == pytest.approx(-1)
 
 
