@@ -44,6 +44,7 @@ class Cell:
     learning_rate: float
     momentum: float
     dtype: str
+    initialisation: str = "orthogonal"
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Cell:
@@ -64,6 +65,7 @@ class Cell:
             learning_rate=config.learning_rate,
             momentum=config.momentum,
             dtype=config.dtype,
+            initialisation=config.initialisation,
         )
 
     @classmethod
@@ -79,12 +81,16 @@ class Cell:
         content = {"protocol": PROTOCOL_VERSION, **self.as_dict()}
         if not self.gpn:
             del content["gpn_root"]  # without GPN there is no b whose root could matter
+        if self.initialisation == "orthogonal":
+            del content["initialisation"]  # records from before there was a choice keep their identity
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def name(self) -> str:
         """What a reader calls it: mnist-tanh-gpn-bn-s0."""
-        parts = [self.dataset, self.activation, "gpn" * self.gpn, "bn" * self.batch_norm, f"s{self.seed}"]
+        initialisation = "" if self.initialisation == "orthogonal" else self.initialisation
+        variant = ["gpn" * self.gpn, "bn" * self.batch_norm, initialisation]
+        parts = [self.dataset, self.activation, *variant, f"s{self.seed}"]
         return "-".join(part for part in parts if part)
 
     @property

@@ -20,6 +20,7 @@ from bsnn.errors import UserError
 CONF = Path(__file__).resolve().parent.parent / "conf"
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float64", "tf32")
+INITIALISATIONS = ("orthogonal", "gaussian")
 ROOTS = ("paper", "+", "-")
 TRACKING_MODES = ("auto", "online", "offline", "none")
 
@@ -94,6 +95,7 @@ class TrainConfig:
     seed: int = 0
     depth: int = MISSING
     width: int = MISSING
+    initialisation: str = "orthogonal"
     epochs: int | None = None
     max_steps: int | None = None
     evaluations_per_epoch: int = 1
@@ -126,6 +128,7 @@ class TrainConfig:
             raise UserError(f"time_limit: expected a number of seconds > 0, or null for none, found {self.time_limit}.")
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, DTYPES)
+        _one_of("initialisation", self.initialisation, INITIALISATIONS)
         _one_of("activation.gpn_root", self.activation.gpn_root, ROOTS)
         _one_of("tracking.mode", self.tracking.mode, TRACKING_MODES)
 

@@ -45,6 +45,8 @@ class BSNN(nn.Module):
         depth: L, the number of constrained layers.
         activation: phi, any elementwise module, say ``GPN(nn.Tanh())``. One module serves every layer. Default: Tanh.
         batch_norm: normalise h over the batch.
+        initialisation: of V: "orthogonal", as above, or "gaussian": rows independent and uniform on the sphere, what a
+            Gaussian matrix becomes when its rows are normalised. A and B stay as they are.
         generator: a CPU generator; the same one gives the same initial weights on every device. They are drawn in
             float64 and rounded to `dtype`, so that runs in two precisions start from the same network.
 
@@ -61,6 +63,7 @@ class BSNN(nn.Module):
         activation: nn.Module | None = None,
         batch_norm: bool = False,
         *,
+        initialisation: str = "orthogonal",
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -71,6 +74,9 @@ class BSNN(nn.Module):
                 raise ValueError(f"{name}: expected at least 1, found {value}")
         if depth < 0:
             raise ValueError(f"depth: expected at least 0, found {depth}")
+        if initialisation not in ("orthogonal", "gaussian"):
+            raise ValueError(f"initialisation: expected orthogonal or gaussian, found {initialisation!r}")
+        self.initialisation = initialisation
         self.activation = nn.Tanh() if activation is None else activation
         self.bottom = nn.Linear(in_features, width, device=device, dtype=dtype)
         self.V = nn.Parameter(torch.empty(depth, width, width, device=device, dtype=dtype))
@@ -84,7 +90,10 @@ class BSNN(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the initial weights anew."""
         for V in self.V:  # one layer at a time: no second copy of all weights
-            V.copy_(haar_orthogonal(*V.shape, generator=generator, dtype=torch.float64))
+            if self.initialisation == "gaussian":
+                V.copy_(F.normalize(torch.randn(V.shape, generator=generator, dtype=torch.float64), dim=-1))
+            else:
+                V.copy_(haar_orthogonal(*V.shape, generator=generator, dtype=torch.float64))
         for layer in (self.top, self.bottom):
             layer.weight.copy_(haar_orthogonal(*layer.weight.shape, generator=generator, dtype=torch.float64))
             uniform = torch.rand(layer.out_features, generator=generator, dtype=torch.float64)

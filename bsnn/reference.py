@@ -19,7 +19,7 @@ from bsnn.randomness import Purpose, generator
 
 
 def initial_network(cell: Cell, device: torch.device, kind: Callable[..., BSNN] = BSNN) -> BSNN:
-    """The cell's network at its initial weights, which depend on seed and shape alone, not on the activation.
+    """The cell's network at its initial weights, which depend on seed, shape and initialisation alone, not on the activation.
 
     kind: BSNN or a subclass that has its parameters.
     """
@@ -31,6 +31,7 @@ def initial_network(cell: Cell, device: torch.device, kind: Callable[..., BSNN] 
         depth=cell.depth,
         activation=cell.make_activation().to(device, cell.torch_dtype),
         batch_norm=cell.batch_norm,
+        initialisation=cell.initialisation,
         generator=generator(cell.seed, Purpose.INITIAL_WEIGHTS),
         device=device,
         dtype=cell.torch_dtype,

@@ -162,6 +162,25 @@ def test_gpn_keeps_signal_and_gradient_where_relu_loses_them() -> None:
     assert gradients.max() < 1e-20
 
 
+def test_gaussian_initialisation_has_rows_uniform_on_the_sphere() -> None:
+    """E w_i^2 = 1/N, E w_i^4 = 3/(N (N + 2)), and rows are independent: their products have variance 1/N, not 0."""
+    N = 40
+    net = BSNN(
+        30, 10, N, 50, initialisation="gaussian", generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    W = net.W
+    torch.testing.assert_close(net.V.norm(dim=-1), torch.ones(50, N, dtype=torch.float64))
+    fourth = 3 / (N * (N + 2))
+    eighth = 105 / (N * (N + 2) * (N + 4) * (N + 6))
+    error = ((eighth - fourth**2) / W.numel()) ** 0.5  # of the mean of w^4, entries taken as independent
+    assert abs(W.pow(4).mean().item() - fourth) < 4 * error
+    products = (W @ W.mT)[:, *torch.triu_indices(N, N, 1)]
+    # kurtosis of a product of two rows is that of an entry, 3 N / (N + 2): the variance's error is sqrt(2 / n) / N
+    assert abs(products.square().mean().item() - 1 / N) < 4 * (2 / products.numel()) ** 0.5 / N
+    with pytest.raises(ValueError, match="initialisation: expected orthogonal or gaussian, found 'he'"):
+        BSNN(4, 2, 3, 1, initialisation="he")
+
+
 def test_state_dict_and_copy_give_the_same_network() -> None:
     net, (x, _) = make(depth=3, batch_norm=True), batch()
     net(x)

@@ -33,12 +33,12 @@ from bsnn.reference import copy_parts, initial_network
 
 SHARED = ("dataset", "depth", "width", "epochs", "max_steps", "evaluations_per_epoch", "batch_size", "learning_rate",
           "momentum", "dtype")  # fmt: skip
-"""What all members of a stack have in common. They differ in activation, GPN, batch norm and seed."""
+"""What all members of a stack have in common. They differ in activation, GPN, batch norm, initialisation and seed."""
 
 
 def in_order(cell: Cell) -> tuple[Any, ...]:
     """The sort key of a stack's members."""
-    return cell.batch_norm, *_function(cell), cell.seed
+    return cell.batch_norm, *_function(cell), cell.initialisation, cell.seed
 
 
 def _function(cell: Cell) -> tuple[str, str, bool, str]:
@@ -100,8 +100,8 @@ class Stack:
         self.velocity = {
             name: torch.zeros_like(getattr(self, name)) for name in ("bottom", "bottom_bias", "top", "top_bias")
         }
-        for _, members in groupby(sorted(range(K), key=self._seed), key=self._seed):
-            same = list(members)  # initial weights depend on the seed alone
+        for _, members in groupby(sorted(range(K), key=self._start), key=self._start):
+            same = list(members)  # initial weights depend on nothing else
             weights = dict(initial_network(self.cells[same[0]], torch.device("cpu")).named_parameters())
             for k in same:
                 for name, part in self._parts(k):
@@ -110,8 +110,8 @@ class Stack:
         torch.linalg.vector_norm(self.layers.V, dim=-1, out=self.layers.r)
         self.layers.r.reciprocal_()
 
-    def _seed(self, k: int) -> int:
-        return self.cells[k].seed
+    def _start(self, k: int) -> tuple[int, str]:
+        return self.cells[k].seed, self.cells[k].initialisation
 
     def _make_passes(self, compiled: bool) -> Passes:
         rows = [functions.function_of(cell.make_activation()) for cell in self.cells]

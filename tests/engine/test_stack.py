@@ -87,6 +87,18 @@ def test_a_mixed_stack_is_its_networks(compiled: bool) -> None:
     assert max(worst.values()) < 1e-10, worst
 
 
+def test_both_initialisations_in_one_stack() -> None:
+    """Members of one seed start from the weights of their own initialisation."""
+    names = ("tanh-gpn", "relu")
+    cells = [make_cell(name, initialisation=start) for name in names for start in ("orthogonal", "gaussian")]
+    cells.sort(key=in_order)
+    assert max(largest_differences(cells, 3, compiled=True).values()) < 1e-10
+    V_LKNN = Stack(cells, CPU).layers.V
+    starts = [cell.initialisation for cell in cells]
+    alike = [[torch.equal(V_LKNN[:, i], V_LKNN[:, j]) for j in range(4)] for i in range(4)]
+    assert alike == [[one == other for other in starts] for one in starts]
+
+
 @pytest.mark.parametrize("width", [9, 129, 270])
 def test_any_width(width: int) -> None:
     """Narrower than a vector, and wider than the panel of rows that the kernels' products take at a time."""
