@@ -23,7 +23,9 @@ BUNDLE ?= data-bundle
 SET ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce train data data-bundle collect table1 table2 fig1 fig2 fig3 fig4 figures table studies theory vanishing shrinkage collapse bridge report bench test check lock clean
+SWEEPS := sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisation
+.PHONY: help setup reproduce train data data-bundle collect table1 table2 fig1 fig2 fig3 fig4 figures table \
+  sweeps $(SWEEPS) studies theory vanishing shrinkage collapse bridge report bench test check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9 -]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -64,6 +66,13 @@ fig4: $(READY) ## Figure 4, from the records
 
 table: table1 table2 ## both tables
 figures: fig1 fig2 fig3 fig4 ## all figures
+
+sweeps: $(SWEEPS) ## Table 2's networks at other depths, widths, learning rates, batch sizes, initialisations
+	$(RUN) -m scripts.report $(results)
+
+$(SWEEPS): $(READY) data # one of them, say make sweep_depth SET="seed=0,1,2 activation=tanh,relu"
+	$(RUN) -m experiments.train +experiment=$@ budget=$(budget) results_dir=$(RESULTS) $(SET)
+	$(RUN) -m scripts.sweeps $(results)
 
 studies: theory vanishing shrinkage collapse bridge ## the studies beyond Table 2: computed, drawn, reported
 	if [ -d $(results)/runs ]; then $(RUN) -m scripts.report $(results); fi

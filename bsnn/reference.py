@@ -19,7 +19,7 @@ from bsnn.randomness import Purpose, generator
 
 
 def initial_network(cell: Cell, device: torch.device, kind: Callable[..., BSNN] = BSNN) -> BSNN:
-    """The cell's network at its initial weights, which depend on seed, shape and initialisation alone, not on the activation.
+    """The cell's network at its initial weights, which depend on seed, shape and initialisation, not on the activation.
 
     kind: BSNN or a subclass that has its parameters.
     """

@@ -88,12 +88,12 @@ def load(budget_dir: Path) -> Results:
 
 def from_records(budget: str, records: Iterable[Record]) -> Results:
     configs = table_configs(budget)
-    keys = {_identity(Cell.from_config(config)): key for key, config in configs.items()}
+    keys = {identity(Cell.from_config(config)): key for key, config in configs.items()}
     mine: list[tuple[Key, Record]] = []
     others = []
     for record in records:
-        cell = _cell(record)
-        key = keys.get(_identity(cell)) if cell is not None else None
+        cell = cell_of(record)
+        key = keys.get(identity(cell)) if cell is not None else None
         if key is None:
             others.append(record)
         else:
@@ -127,12 +127,13 @@ def from_records(budget: str, records: Iterable[Record]) -> Results:
     )
 
 
-def _identity(cell: Cell) -> str:
+def identity(cell: Cell) -> str:
+    """What a cell has in common with those that differ from it in the seed alone."""
     return cell.with_seed(0).hash
 
 
-def _cell(record: Record) -> Cell | None:
-    """The record's cell, None if it was made by another version of the protocol and so is another cell by now."""
+def cell_of(record: Record) -> Cell | None:
+    """The record's cell; None if it was made by another version of the protocol and so is another cell by now."""
     try:
         cell = Cell.from_dict(record["cell"])
     except TypeError:

@@ -14,6 +14,7 @@ from bsnn import budgets, paper
 from bsnn.budgets import Key
 from bsnn.records import Record
 from bsnn.results import Results, runs_of
+from bsnn.sweeps import swept
 from scripts.tables import Table, command, load_finished
 
 SYNTHETIC = ("fig1", "fig2", "fig3")
@@ -54,13 +55,17 @@ def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
         texts.append(f"First start {first}, last end {last}.")
     times = [f"{stem} {found.seconds:.3g} s" for stem, found in _made(synthetic).items()]
     texts.append(f"Synthetic figures: {', '.join(times) or 'none computed yet'}.")
-    if loaded.others:
+    of_sweeps = swept(loaded)
+    if of_sweeps:
+        seconds = sum(record["seconds"] for record in of_sweeps)
+        texts.append(f"Sweeps: {len(of_sweeps)} runs beyond those of Table 2, {seconds:.0f} s in all.")
+    told = {record["id"] for record in of_sweeps}
+    rest = [record for record in loaded.others if record["id"] not in told]
+    if rest:
         texts.append(
             "Also in this folder, but with other settings, so that the tables, figures and claims leave them out:"
         )
-        texts.append(
-            table(["", "differs in", "status", "train %", "test %"], [_other(loaded, r) for r in loaded.others])
-        )
+        texts.append(table(["", "differs in", "status", "train %", "test %"], [_other(loaded, r) for r in rest]))
     return texts
 
 
@@ -113,6 +118,8 @@ def where(loaded: Results, synthetic: Synthetic) -> list[str]:
         "training": distinct(record["provenance"] for record in loaded.records),
         "Figs 1-3": distinct(found.provenance for found in _made(synthetic).values()),
     }
+    if of_sweeps := swept(loaded):
+        groups["sweeps"] = distinct(record["provenance"] for record in of_sweeps)
     fields = [
         field for field in dict.fromkeys(name for group in groups.values() for name in group) if field != "command"
     ]
@@ -158,14 +165,19 @@ def provenance(loaded: Results, synthetic: Synthetic, commands: Sequence[str]) -
         "cells_missing": int((loaded.table["status"] == "missing").sum()),
         "records_of_other_settings": len(loaded.others),
         "seconds": float(loaded.runs["seconds"].sum()),
-        "training": {
-            field: [{"value": value, "records": count} for value, count in values]
-            for field, values in distinct([record["provenance"] for record in loaded.records]).items()
-        },
+        "training": _counted(loaded.records),
+        "sweeps": _counted(swept(loaded)),
         "figures": {
             stem: {"seconds": found.seconds, "provenance": found.provenance} for stem, found in _made(synthetic).items()
         },
         "commands": list(commands),
+    }
+
+
+def _counted(records: Iterable[Record]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        field: [{"value": value, "records": count} for value, count in values]
+        for field, values in distinct(record["provenance"] for record in records).items()
     }
 
 

@@ -24,7 +24,7 @@ from bsnn.results import Results
 from bsnn.synthetic_claims import tanh_goes_linear, wider_is_more_equal
 from bsnn.verdicts import Verdict
 from experiments.study import STUDIES
-from scripts import account, cli, table1, table2
+from scripts import account, cli, sweeps_report, table1, table2
 from scripts.account import SYNTHETIC, Synthetic, table
 from scripts.sections import counts
 
@@ -103,6 +103,7 @@ def report(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], f
         *every_cell(loaded),
         "## Figures",
         *(figure(folder, name, stem, text) for stem, text in FIGURES.items()),
+        *sweeps_report.section(folder, loaded),
         *beyond(folder),
         "## What ran",
         *account.what_ran(loaded, synthetic),

@@ -1,0 +1,152 @@
+"""Sweeps over one setting: from conf/experiment/sweep_*.yaml and the records of a budget to tables.
+
+A sweep's cells are those of Table 2 with one or two settings changed. Which ones, its experiment file says; a record
+belongs to a sweep if and only if the file asks for its cell, up to the seed. Cells that lie in several sweeps, or in
+Table 2, are trained once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
+
+from bsnn.budgets import Key, table_configs
+from bsnn.cell import Cell
+from bsnn.config import CONF, register
+from bsnn.records import Record
+from bsnn.results import KEY, RUN_COLUMNS, Results, cell_of, identity, run_row
+
+PREFIX = "sweep_"
+PAPERS = {"depth": 200, "width": 500, "learning_rate": 1e-4, "batch_size": 64, "initialisation": "orthogonal"}
+"""What the paper has (section 3.2)."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """An experiment file conf/experiment/sweep_<name>.yaml."""
+
+    name: str
+    cells: Mapping[str, tuple[Any, ...]]
+    """The sweep's values of the settings that tell Table 2's cells apart: dataset, activation, gpn, batch_norm."""
+    axes: Mapping[str, tuple[Any, ...]]
+    """The settings that it is about, and their values: one with numbers, and perhaps one with words."""
+
+    @property
+    def stem(self) -> str:
+        """The name of its experiment and of its files in results/<budget>/."""
+        return PREFIX + self.name
+
+    @property
+    def x(self) -> str:
+        """The setting with numbers, the horizontal axis of its figure."""
+        return next(axis for axis, values in self.axes.items() if not isinstance(values[0], str))
+
+    @property
+    def across(self) -> str | None:
+        """The setting with words, if there is one, whose values have panels of their own."""
+        return next((axis for axis in self.axes if axis != self.x), None)
+
+
+@cache
+def sweeps() -> tuple[Sweep, ...]:
+    """All that there are, by name."""
+    register()
+    found = []
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        for path in sorted((CONF / "experiment").glob(f"{PREFIX}*.yaml")):
+            config = compose("train", [f"+experiment={path.stem}"], return_hydra_config=True)
+            params = {name: _values(name, str(text)) for name, text in config.hydra.sweeper.params.items()}
+            found.append(
+                Sweep(
+                    name=path.stem.removeprefix(PREFIX),
+                    cells={name: params.get(name, (False,)) for name in KEY},
+                    axes={name: values for name, values in params.items() if name not in KEY},
+                )
+            )
+    return tuple(found)
+
+
+def expected(sweep: Sweep, budget: str) -> dict[str, dict[str, Any]]:
+    """Identity of each of its cells (see bsnn.results.identity) -> `key` of Table 2 and the values of its axes."""
+    configs = table_configs(budget)
+    cells = {}
+    for key in itertools.starmap(Key, itertools.product(*(sweep.cells[name] for name in KEY))):
+        for values in itertools.product(*sweep.axes.values()):
+            setting: dict[str, Any] = dict(zip(sweep.axes, values, strict=True))
+            cells[identity(Cell.from_config(replace(configs[key], **setting)))] = {"key": key, **setting}
+    return cells
+
+
+def runs(sweep: Sweep, loaded: Results) -> pd.DataFrame:
+    """One row for each record of the sweep: its axes and bsnn.results.run_row."""
+    cells = expected(sweep, loaded.budget.name)
+    rows = []
+    for record in [*loaded.records, *loaded.others]:
+        cell = cell_of(record)
+        if cell is not None and (place := cells.get(identity(cell))) is not None:
+            axes = {axis: place[axis] for axis in sweep.axes}
+            rows.append({**axes, **run_row(place["key"], record)})
+    table = pd.DataFrame(rows, columns=[*sweep.axes, *RUN_COLUMNS])
+    table["activation"] = pd.Categorical(table["activation"], sweep.cells["activation"])
+    return table.sort_values(["activation", "gpn", *sweep.axes, "seed"], ignore_index=True)
+
+
+def swept(loaded: Results) -> list[Record]:
+    """The records of sweeps that aren't Table 2's."""
+    if not loaded.others:
+        return []
+    mine = set().union(*(expected(sweep, loaded.budget.name) for sweep in sweeps()))
+    cells = [(record, cell_of(record)) for record in loaded.others]
+    return [record for record, cell in cells if cell is not None and identity(cell) in mine]
+
+
+def varied(sweep: Sweep, table: pd.DataFrame) -> bool:
+    """Whether `runs` or `summary` has more than Table 2: several values of each of the sweep's settings."""
+    return all(table[axis].nunique() > 1 for axis in sweep.axes)
+
+
+SUMMARY = ("status", "n", "test_mean", "test_sd", "train_mean", "train_sd", "initial_ratio", "ratio_last", "seconds")
+
+
+def summary(sweep: Sweep, table: pd.DataFrame) -> pd.DataFrame:
+    """One row for each cell that has a record, over its seeds.
+
+    status      ok | partly diverged (some seeds) | diverged | crashed; n counts the seeds that ended ok
+    test_mean, test_sd, train_mean, train_sd    accuracies of those in %, with the sample standard deviation
+    initial_ratio, ratio_last   max_l / min_l of the layers' gradient norms in the first update, and its median over
+                the last interval between evaluations: the middle one of the seeds that ended, the larger of two
+    """
+    rows = []
+    for values, group in table.groupby([*KEY, *sweep.axes], sort=False, observed=True):
+        ok, ended = group[group["status"] == "ok"], group[group["status"] != "crashed"]
+        lost = len(ended) - len(ok)
+        status = ("partly diverged" if lost else "ok") if len(ok) else "diverged" if lost else "crashed"
+        row: dict[str, Any] = {**dict(zip([*KEY, *sweep.axes], values, strict=True)), "status": status, "n": len(ok)}
+        for split in ("test", "train"):
+            row[f"{split}_mean"] = ok[f"{split}_accuracy"].mean()
+            row[f"{split}_sd"] = ok[f"{split}_accuracy"].std(ddof=1)
+        for ratio in ("initial_ratio", "ratio_last"):
+            row[ratio] = middle(ended[ratio])
+        rows.append({**row, "seconds": group["seconds"].sum()})
+    return pd.DataFrame(rows, columns=[*KEY, *sweep.axes, *SUMMARY])
+
+
+def middle(ratios: Iterable[float]) -> float:
+    """The median, nan being larger than inf (as in bsnn.metrics), the larger one of two; nan without any."""
+    ranked = np.sort(np.array(list(ratios), dtype=np.float64))
+    return float(ranked[len(ranked) // 2]) if len(ranked) else math.nan
+
+
+def _values(name: str, text: str) -> tuple[Any, ...]:
+    value = OverridesParser.create().parse_override(f"{name}={text}").value()
+    return tuple(value.list) if isinstance(value, ChoiceSweep) else (value,)
