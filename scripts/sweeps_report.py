@@ -47,9 +47,13 @@ def one(sweep: Sweep, folder: Path, loaded: Results) -> list[str]:
     title = TITLES.get(sweep.name, sweep.name)
     image = f"![{title}]({stem}.png)" if (folder / f"{stem}.png").exists() else "Not drawn yet."
     missing = len(expected(sweep, budget)) - len(summary(sweep, found))
-    command = f"`make {stem} BUDGET={budget}`"
-    told = f"{missing} of its {len(expected(sweep, budget))} cells are not trained; " if missing else ""
-    return [f"### {title}", image, numbers(sweep, found, loaded), f"{told}{command} trains what is missing."]
+    command = f"make {stem} BUDGET={budget}"
+    if missing:
+        cells = len(expected(sweep, budget))
+        left = f"{missing} of its {cells} cells are not trained; `{command}` trains what is missing."
+    else:
+        left = f"All of its cells are trained; `{command} SET=seed=0,1,2` trains more seeds."
+    return [f"### {title}", image, numbers(sweep, found, loaded), left]
 
 
 def numbers(sweep: Sweep, found: pd.DataFrame, loaded: Results) -> str:
