@@ -25,7 +25,8 @@ SET ?=
 .DEFAULT_GOAL := help
 SWEEPS := sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisation
 .PHONY: help setup reproduce train data data-bundle collect table1 table2 fig1 fig2 fig3 fig4 figures table \
-  sweeps $(SWEEPS) studies theory vanishing shrinkage collapse bridge report bench test check lock clean
+  sweeps $(SWEEPS) studies theory vanishing shrinkage collapse bridge \
+  page report bench test check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9 -]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -85,6 +86,9 @@ bridge: ## GPN networks under the last two lenses
 theory vanishing shrinkage collapse bridge: %: $(READY)
 	$(RUN) -m experiments.$@ -m '+experiment=glob($@_*)' budget=$(budget) results_dir=$(RESULTS)
 	$(RUN) -m scripts.$@ $(results)
+
+page: $(READY) ## index.html: all curves, gradients and runs on one page, to open in a browser
+	$(RUN) -m scripts.page $(results)
 
 report: $(READY) ## report.md: the claims, tables, figures, what ran and where
 	$(RUN) -m scripts.report $(results)

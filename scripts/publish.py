@@ -1,18 +1,18 @@
-"""Everything that is made from records: Tables 1 and 2, Figures 1-4, sweeps, the report. One process, in seconds.
+"""Everything that is made from records: Tables 1 and 2, Figures 1-4, sweeps, report, page. One process, in seconds.
 
     python -m scripts.publish results/quick
 
-The same as running scripts.table1, .table2, .fig1 to .fig4, .sweeps and .report one after the other.
+The same as running scripts.table1, .table2, .fig1 to .fig4, .sweeps, .report and .page one after the other.
 """
 
 from __future__ import annotations
 
-from scripts import cli, fig1, fig2, fig3, fig4, report, sweeps, table1, table2
+from scripts import cli, fig1, fig2, fig3, fig4, page, report, sweeps, table1, table2
 
 
 def main(argv: list[str] | None = None) -> None:
     folder = cli.budget_dir(__doc__, argv)
-    for script in (table1, table2, fig1, fig2, fig3, fig4, sweeps, report):
+    for script in (table1, table2, fig1, fig2, fig3, fig4, sweeps, report, page):
         script.main([str(folder)])
 
 
