@@ -14,7 +14,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
@@ -26,6 +26,42 @@ from omegaconf import DictConfig, open_dict
 
 log = logging.getLogger(__name__)
 Task = TypeVar("Task", bound=Callable[..., Any])
+Numbered = Sequence[tuple[int, Sequence[str]]]  # the jobs' numbers in the sweep and their overrides
+
+
+class Launches(Protocol):
+    """What a launcher has once Hydra has set it up."""
+
+    @property
+    def config(self) -> DictConfig | None: ...
+    @property
+    def hydra_context(self) -> HydraContext | None: ...
+    @property
+    def task_function(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a worker, a process that some of a sweep's jobs are sent to, may use of time and of its machine."""
+
+    deadline: float | None = None  # of time.time(), by which its jobs must have ended; None: there is none
+    threads: int | None = None  # cores; None: all that it finds
+
+
+class Spread(Protocol):
+    """The jobs of a sweep on their way to workers and back, see bsnn.dispatch; made from what was prepared."""
+
+    deadline: float | None  # of time.time(), by which the command must have ended; None: there is none
+
+    def groups(self, at_most: int) -> list[list[int]]:
+        """Positions of the jobs that need a worker: a group for each, of at most so many unless jobs are the same, and
+        in the order in which they should start."""
+
+    def progress(self) -> str:
+        """How far the jobs are, for a log: 71 of 240 cells."""
+
+    def ended(self, results: Sequence[Any]) -> None:
+        """Called once, in the end, with the result of each job that needed a worker, in the order of the groups."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +70,28 @@ class Batched:
 
     prepare: called for each job as the task itself would be, with HydraConfig set, and with the job's log files; its
         result stands for the job. A job whose preparation raises an exception has failed.
-    run: called once with what was prepared; returns a result, or the exception that it ended with, for each.
+    run: called once with what was prepared; returns a result for each: what the task returns, the exception that it
+        ended with, or None if it was stopped by a deadline.
+    spread: how jobs are divided among workers; None: each gets one.
+    confine: what was prepared, changed so that `run` keeps to a worker's share.
     """
 
     prepare: Callable[[DictConfig, Sequence[logging.Handler]], Any]
     run: Callable[[Sequence[Any]], Sequence[Any]]
+    spread: Callable[[Sequence[Any]], Spread] | None = None
+    confine: Callable[[Any, Share], Any] = lambda prepared, share: prepared
 
 
-def batched(prepare: Callable[..., Any], run: Callable[..., Sequence[Any]]) -> Callable[[Task], Task]:
+def batched(
+    prepare: Callable[..., Any],
+    run: Callable[..., Sequence[Any]],
+    spread: Callable[[Sequence[Any]], Spread] | None = None,
+    confine: Callable[[Any, Share], Any] = lambda prepared, share: prepared,
+) -> Callable[[Task], Task]:
     """Give a Hydra task a batched form, see `Batched`; stands between `hydra.main` and the task."""
 
     def decorate(task: Task) -> Task:
-        task.batched = Batched(prepare, run)  # type: ignore[attr-defined]
+        task.batched = Batched(prepare, run, spread, confine)  # type: ignore[attr-defined]
         return task
 
     return decorate
@@ -56,21 +102,25 @@ def launch(launcher: BasicLauncher, job_overrides: Sequence[Sequence[str]], init
 
     Hydra's sweeper raises only the first failure; all of them are named in the log.
     """
+    return run_together(launcher, list(enumerate(job_overrides, start=initial_job_idx)))
+
+
+def run_together(launcher: Launches, numbered: Numbered, share: Share | None = None) -> list[JobReturn]:
+    """`launch` for jobs with any numbers, confined to a worker's share."""
     setup_globals()
     assert launcher.config is not None
     assert launcher.hydra_context is not None
     settings = launcher.config.hydra
     configure_log(settings.hydra_logging, settings.verbose)
     Path(str(settings.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    log.info("Launching %d jobs together, sweep output dir : %s", len(job_overrides), settings.sweep.dir)
-    numbered = list(enumerate(job_overrides, start=initial_job_idx))
-    for number, overrides in numbered:
-        log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+    log.info("Launching %d jobs together, sweep output dir : %s", len(numbered), settings.sweep.dir)
+    log_jobs(numbered)
     opened = [_open(launcher, number, overrides) for number, overrides in numbered]
 
     ready = [job for job in opened if job.returned.status is JobStatus.COMPLETED]
     task: Any = launcher.task_function
-    results = task.batched.run([job.prepared for job in ready]) if ready else []
+    prepared = [job.prepared if share is None else task.batched.confine(job.prepared, share) for job in ready]
+    results = task.batched.run(prepared) if ready else []
     for job, result in zip(ready, results, strict=True):
         job.returned.return_value = result
         job.returned.status = JobStatus.FAILED if isinstance(result, BaseException) else JobStatus.COMPLETED
@@ -78,13 +128,35 @@ def launch(launcher: BasicLauncher, job_overrides: Sequence[Sequence[str]], init
     configure_log(settings.hydra_logging, settings.verbose)
     for job in opened:
         _close(job, launcher.hydra_context.callbacks)
-    failed = [(number, job.returned) for (number, _), job in zip(numbered, opened, strict=True) if job.failed]
-    for number, returned in failed:
-        error = returned._return_value  # its property raises it
-        log.error("#%d failed : %s : %s", number, " ".join(returned.overrides or ()), _one_line(error))
+    returned = [job.returned for job in opened]
+    log_failures([number for number, _ in numbered], returned)
+    return returned
+
+
+def log_jobs(numbered: Numbered) -> None:
+    for number, overrides in numbered:
+        log.info("\t#%d : %s", number, " ".join(filter_overrides(overrides)))
+
+
+def log_failures(numbers: Sequence[int], returned: Sequence[JobReturn]) -> None:
+    """All of them: Hydra's sweeper raises the first."""
+    failed = [(n, job) for n, job in zip(numbers, returned, strict=True) if job.status is JobStatus.FAILED]
+    for number, job in failed:
+        error = job._return_value  # its property raises it
+        log.error("#%d failed : %s : %s", number, " ".join(job.overrides or ()), one_line(error))
     if failed:
-        log.error("%d of %d jobs failed", len(failed), len(opened))
-    return [job.returned for job in opened]
+        log.error("%d of %d jobs failed", len(failed), len(returned))
+
+
+def compose_job(launcher: Launches, number: int, overrides: Sequence[str]) -> DictConfig:
+    """The config of a sweep's job, Hydra's own part included."""
+    assert launcher.config is not None
+    assert launcher.hydra_context is not None
+    config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, list(overrides))
+    with open_dict(config):
+        config.hydra.job.id = number
+        config.hydra.job.num = number
+    return config
 
 
 @dataclass
@@ -95,10 +167,6 @@ class _OpenJob:
     returned: JobReturn
     prepared: Any
     files: Sequence[logging.Handler]
-
-    @property
-    def failed(self) -> bool:
-        return self.returned.status is JobStatus.FAILED
 
 
 class _UntilItEnds(Callbacks):
@@ -115,14 +183,10 @@ class _UntilItEnds(Callbacks):
         pass
 
 
-def _open(launcher: BasicLauncher, number: int, overrides: Sequence[str]) -> _OpenJob:
-    assert launcher.config is not None
+def _open(launcher: Launches, number: int, overrides: Sequence[str]) -> _OpenJob:
+    config = compose_job(launcher, number, overrides)
     assert launcher.hydra_context is not None
     loader = launcher.hydra_context.config_loader
-    config = loader.load_sweep_config(launcher.config, list(overrides))
-    with open_dict(config):
-        config.hydra.job.id = number
-        config.hydra.job.num = number
     task: Any = launcher.task_function
     files: list[logging.Handler] = []
 
@@ -169,6 +233,6 @@ def _detach_log_files() -> list[logging.Handler]:
     return copies
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, CompactHydraException) else f"{type(error).__name__}: {text}"

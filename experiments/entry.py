@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import platform
 import sys
 import tempfile
 import threading
@@ -22,6 +23,7 @@ from experiments import STARTED
 
 MORE_TO_DO = 75
 """Exit code: the time limit was reached and the same command goes on. What sysexits.h calls a temporary failure."""
+HOST = platform.node()
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,13 +69,17 @@ class Command(NamedTuple):
     pid: int
     started: float  # time.time()
     notes: str  # a file that all of its processes append to
+    host: str = HOST
 
     @classmethod
     def current(cls) -> Command | None:
-        """None in a process that no command has started: a notebook, a worker on another machine."""
+        """None in a process that no command has started: a notebook, a worker of a cluster, which inherits the
+        variable and may by chance have its numbers on another machine."""
         text = os.environ.get("BSNN_COMMAND")
         command = cls(*json.loads(text)) if text else None
-        return command if command is not None and command.pid in (os.getpid(), os.getppid()) else None
+        if command is None or command.host != HOST or command.pid not in (os.getpid(), os.getppid()):
+            return None
+        return command
 
 
 def started() -> float | None:

@@ -11,8 +11,9 @@ trains, whatever the activation; without GPN, ReLU, LeakyReLU and GELU don't; ba
 Cost: the table's 48 networks under quick 7 minutes on two cores of an Intel Xeon that had other work beside.
 Output: results/<budget>/runs/<cell>/record.json (see bsnn.records) and a W&B run for each cell. A cell that is already
 trained is skipped, an interrupted one resumes. hydra/launcher=stacked trains the cells of a grid together, which is
-faster; launchers that give each cell a process (joblib) or a node of a cluster work too. Exit code: 0, all cells are
-trained; 1, something failed; 75, the time limit has stopped it and the same command goes on; 130, Ctrl-C.
+faster; stacked_slurm, stacked_ray and stacked_local send stacks to a cluster, or to processes of their own. Launchers
+that give each cell a process (joblib) work too. Exit code: 0, all cells are trained; 1, something failed; 75, the time
+limit has stopped it and the same command goes on; 130, Ctrl-C.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bsnn import config as schemas
+from bsnn.dispatch_cells import CellSpread, confined
 from bsnn.launcher import batched
 from bsnn.records import Record
 from bsnn.runner import Job, run_cells
@@ -54,8 +56,13 @@ def train(jobs: Sequence[Job], progress_bar: bool = True) -> list[Record | BaseE
     return [None if isinstance(outcome, OutOfTime) else without_traceback(outcome) for outcome in outcomes]
 
 
+def spread(jobs: Sequence[Job]) -> CellSpread:
+    """How they are divided among workers: for the launchers that send stacks to other processes or machines."""
+    return CellSpread(jobs, started(), note)
+
+
 @hydra.main(version_base="1.3", config_path=str(schemas.CONF), config_name="train")
-@batched(job, train)
+@batched(job, train, spread, confined)
 def main(config: DictConfig) -> Record | None:
     side_by_side = "JoblibLauncher" in HydraConfig.get().launcher._target_
     if side_by_side:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ["WANDB_MODE"] = "offline"  # no test may reach the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # else every child process would compile all of torch anew
+    os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(tempfile.gettempdir(), f"bsnn-bytecode-{os.getuid()}")  # noqa: PTH118
 
 from pathlib import Path
 
@@ -15,6 +18,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, as torchvision does
 
+from bsnn import plotting
 from bsnn.config import register
 
 torch.set_num_threads(1)
@@ -26,3 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def root() -> Path:
     """The repository."""
     return ROOT
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _coarse_figures() -> None:
+    """Figures made in a test's own process: fewer pixels, and fonts embedded without a search for unused glyphs."""
+    plotting.STYLE.update({"savefig.dpi": 30, "pdf.fonttype": 3})

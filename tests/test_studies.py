@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from bsnn import plotting
 from bsnn.config import CONF
 from bsnn.errors import UserError
 from experiments import study as studies
@@ -43,7 +42,6 @@ def publish(study: str, folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_is_computed_once_and_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, study: str) -> None:
     """Its published configs without results, then with all of them: every figure drawn, every statement measured."""
-    monkeypatch.setitem(plotting.STYLE, "savefig.dpi", 30)  # what is drawn is the same, in a tenth of the time
     folder, section = tmp_path / "smoke", section_of(study)
     before = publish(study, folder)
     assert set(before) == {"statements.csv", "report.md"}
@@ -61,7 +59,8 @@ def test_a_study_is_computed_once_and_reported(monkeypatch: pytest.MonkeyPatch, 
 
     with monkeypatch.context() as patch:
         patch.setattr(units, "_write_table", refuse)
-        for part in section.parts:
+        # skipping is one piece of code: all parts of one study, and one part of each other
+        for part in section.parts if study == "theory" else list(section.parts)[-1:]:
             command(patch, tmp_path, f"{study}_{part}")
 
     made = publish(study, folder)
