@@ -21,12 +21,14 @@ results = $(RESULTS)/$(budget)
 BUNDLE ?= data-bundle
 # More Hydra overrides for the runs, say SET="seed=0,1,2" or SET="tracking=none".
 SET ?=
+# Where W&B's runs go, if not to your default entity and the project bsnn.
+WANDB ?=
 
 .DEFAULT_GOAL := help
 SWEEPS := sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisation
 .PHONY: help setup reproduce train data data-bundle collect table1 table2 fig1 fig2 fig3 fig4 figures table \
   sweeps $(SWEEPS) studies theory vanishing shrinkage collapse bridge \
-  page report bench test check lock clean
+  page dashboard sync review report bench test check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9 -]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -89,6 +91,15 @@ theory vanishing shrinkage collapse bridge: %: $(READY)
 
 page: $(READY) ## index.html: all curves, gradients and runs on one page, to open in a browser
 	$(RUN) -m scripts.page $(results)
+
+dashboard: $(READY) ## W&B workspaces and report as code: written as JSON, and saved on W&B if you are logged in
+	$(RUN) -m scripts.dashboard $(results) $(WANDB)
+
+sync: $(READY) ## upload to W&B what it lacks: runs, then tables and figures. WANDB='--entity=NAME --project=NAME'
+	$(RUN) -m scripts.sync $(results) $(WANDB)
+
+review: page ## without an account: index.html, and W&B's terminal dashboard
+	$(RUN) -m scripts.review $(results)
 
 report: $(READY) ## report.md: the claims, tables, figures, what ran and where
 	$(RUN) -m scripts.report $(results)

@@ -5,49 +5,33 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
 
-from bsnn import tracking
+from bsnn import tracking, wandb_login
 from bsnn.config import TrackingConfig
 from bsnn.records import read_records
-from bsnn.tracking import Tracker, _logged_in, _mode
+from bsnn.tracking import Tracker
+from bsnn.wandb_login import logged_in, mode
+from tests.fake_wandb import KEY, FakeWandb, serving
 from tests.test_training import CELL
-
-KEY = "0123456789" * 4
-
-
-class Refuses(BaseHTTPRequestHandler):
-    """Answers everything with 401, as W&B's server does to an unknown key."""
-
-    def do_GET(self) -> None:
-        self.send_response(401)
-        self.end_headers()
-
-    do_POST = do_GET
-
-    def log_message(self, *_: Any) -> None:
-        pass
+from tests.test_wandb_runs import assert_is_record
 
 
 @pytest.fixture
 def refusing_server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serving(FakeWandb(known_key="another")) as server:
+        yield server.url
 
 
 @pytest.fixture
 def closed_port() -> str:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
-        return f"http://127.0.0.1:{server.server_port}"
+    with serving() as server:
+        return server.url
 
 
 @pytest.mark.parametrize("address", ["refusing_server", "closed_port"])
@@ -69,37 +53,38 @@ def test_a_logged_in_user_whose_server_fails_gets_an_offline_run_and_the_record(
     [record] = read_records(tmp_path / "results" / "smoke")
     assert record["status"] == "ok"
     assert "kept offline" in done.stdout
-    assert list((tmp_path / "outputs" / "wandb").glob(f"offline-run-*-smoke-{record['id']}/*.wandb"))
+    [run] = (tmp_path / "outputs" / "wandb").glob(f"offline-run-*-smoke-{record['id']}")
+    assert_is_record(run, record)
 
 
-def test_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tracking, "_reachable", lambda: True)
+def testmode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(wandb_login, "reachable", lambda: True)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_MODE", "")
-    assert not _logged_in()
-    assert [_mode(mode) for mode in ("auto", "offline", "none", "online")] == [
+    assert not logged_in()
+    assert [mode(asked) for asked in ("auto", "offline", "none", "online")] == [
         "offline",
         "offline",
         "disabled",
         "online",
     ]
     monkeypatch.setenv("WANDB_API_KEY", KEY)
-    assert _mode("auto") == "online"
-    assert _mode("none") == "disabled"
-    for environment, mode in (("offline", "offline"), ("disabled", "disabled"), ("online", "online")):
+    assert mode("auto") == "online"
+    assert mode("none") == "disabled"
+    for environment, found in (("offline", "offline"), ("disabled", "disabled"), ("online", "online")):
         monkeypatch.setenv("WANDB_MODE", environment)
-        assert _mode("auto") == mode
+        assert mode("auto") == found
 
 
 def test_a_key_from_wandb_login_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setattr(tracking, "_server", lambda: "https://wandb.example.org")
+    monkeypatch.setattr(wandb_login, "server", lambda: "https://wandb.example.org")
     (tmp_path / "netrc").write_text(f"machine wandb.example.org\n  login user\n  password {KEY}\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert _logged_in()
-    monkeypatch.setattr(tracking, "_server", lambda: "https://elsewhere.example.org")
-    assert not _logged_in()
+    assert logged_in()
+    monkeypatch.setattr(wandb_login, "server", lambda: "https://elsewhere.example.org")
+    assert not logged_in()
 
 
 def test_none_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

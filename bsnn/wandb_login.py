@@ -1,0 +1,120 @@
+"""Who is logged in to Weights & Biases, and whether its server answers: asked without a prompt and without minutes of
+retries, which wandb itself would take."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import netrc
+import os
+import urllib.error
+import urllib.request
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+import wandb
+from omegaconf import OmegaConf
+from wandb.errors import AuthenticationError, CommError, UsageError
+
+from bsnn.config import CONF, TrackingConfig
+from bsnn.errors import UserError
+
+log = logging.getLogger(__name__)
+Mode = Literal["online", "offline", "disabled"]
+TIMEOUT = 30  # seconds for one question to the server
+
+
+def configured(project: str | None = None, entity: str | None = None) -> TrackingConfig:
+    """conf/tracking/wandb.yaml, where live runs go by default; what is given here goes before it."""
+    loaded = OmegaConf.merge(OmegaConf.structured(TrackingConfig), OmegaConf.load(CONF / "tracking" / "wandb.yaml"))
+    config: Any = OmegaConf.to_object(loaded)
+    assert isinstance(config, TrackingConfig)
+    config.project = project or config.project
+    config.entity = entity or config.entity
+    return config
+
+
+def mode(requested: str) -> Mode:
+    """`auto` is what WANDB_MODE says, else online for a user who is logged in and has a network, else offline."""
+    if not os.environ.get("WANDB_MODE", "unset"):
+        del os.environ["WANDB_MODE"]  # wandb raises an error for an empty one
+    if requested == "auto":
+        requested = os.environ.get("WANDB_MODE") or ("online" if logged_in() and reachable() else "offline")
+    match requested:
+        case "online":
+            return "online"
+        case "none" | "disabled":
+            return "disabled"
+        case _:
+            return "offline"
+
+
+def logged_in() -> bool:
+    """Whether W&B would find a key: in the environment, or in the file where `wandb login` puts it."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlparse(server()).hostname or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+@functools.cache
+def reachable() -> bool:
+    """Whether W&B's server answers at all; asked once a process, for wandb itself would try for minutes in each run."""
+    reason = silence()
+    if reason is not None:
+        log.warning("W&B: %s doesn't answer (%s); runs are kept offline", server(), reason)
+    return reason is None
+
+
+def silence() -> str | None:
+    """Why the server gives no answer at all; None if it gives one, whichever."""
+    try:
+        urllib.request.urlopen(server(), timeout=5).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def server() -> str:
+    return str(wandb.setup().settings.base_url)
+
+
+def why_offline() -> str | None:
+    """Why nothing can be published from here, in one sentence with what to do; None if a login is worth a try."""
+    if os.environ.get("WANDB_MODE", "online") not in ("", "online"):
+        return f"W&B: expected to be online, found WANDB_MODE={os.environ['WANDB_MODE']}; unset it."
+    if not logged_in():
+        return f"W&B: expected a login, found no key for {server()}; run `wandb login`, or set WANDB_API_KEY."
+    reason = silence()
+    if reason is not None:
+        return f"W&B: expected an answer from {server()}, found none ({reason}); try again where it can be reached."
+    return None
+
+
+def connect(config: TrackingConfig) -> tuple[wandb.Api, str]:
+    """W&B's public API and the entity that runs go to.
+
+    Raises UserError if nobody is logged in, the server doesn't answer, or it refuses the key.
+    """
+    reason = why_offline()
+    if reason is not None:
+        raise UserError(reason)
+    os.environ.pop("WANDB_MODE", None)  # an empty one is refused
+    try:
+        api = wandb.Api(timeout=TIMEOUT)
+        entity = config.entity or api.default_entity
+    except (AuthenticationError, CommError, UsageError, ValueError) as error:
+        raise UserError(
+            f"W&B: expected {server()} to accept the login, found: {one_line(error)}; run `wandb login --relogin`."
+        ) from error
+    if not entity:
+        raise UserError("W&B: expected an account with a default entity, found none; give one with --entity=NAME.")
+    return api, str(entity)
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

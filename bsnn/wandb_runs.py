@@ -1,0 +1,179 @@
+"""What a cell is in Weights & Biases: one run, the same whether it is written while the cell trains or afterwards.
+
+    id        <budget>-<cell id>; a cell resumed or replayed is the same run
+    name      the cell's, as mnist-tanh-gpn-s0
+    group     the name without its seed, and 8 digits of a hash of everything but the seed (depth, learning rate, ...):
+              W&B's grouping by `Group` averages over seeds and over nothing else
+    tags      budget, dataset, activation, gpn | plain, bn
+    config    the cell's fields, flat, and budget, hash, variant (plain, GPN, plain-BN, GPN-BN), protocol (the version
+              of what a cell computes, `other` for a record of another version than the one that describes it)
+    history   the record's rows (bsnn.metrics), `step` as W&B's step, entries that are None left out
+    summary   the last row, and the record's `status`
+
+inf and nan are results here. W&B stores them as such and its JSON reads "Infinity" and "NaN"; its charts leave a gap
+there, and on a logarithmic axis there is no place for them. So the dashboard says which runs those are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import wandb
+
+from bsnn.cell import PROTOCOL_VERSION, Cell
+from bsnn.config import TrackingConfig
+from bsnn.errors import UserError
+from bsnn.records import FINISHED, Record
+from bsnn.wandb_login import Mode, one_line
+
+INIT_SECONDS, PATIENT_SECONDS = 30.0, 180.0
+_opening = threading.Lock()  # wandb.init changes the process's settings
+
+
+class Described(NamedTuple):
+    """What W&B is told of a cell before its first row."""
+
+    id: str
+    name: str
+    group: str | None
+    tags: list[str]
+    config: dict[str, Any]
+
+
+def of_cell(cell: Cell, budget: str) -> Described:
+    return _describe(budget, cell.as_dict(), cell.id, cell.hash, PROTOCOL_VERSION)
+
+
+def of_record(record: Record) -> Described:
+    try:  # a record from before a setting existed has the value that it had no choice but to have
+        cell = Cell.from_dict(record["cell"])
+        fields, current = cell.as_dict(), cell.hash == record["hash"]
+    except TypeError:
+        fields, current = record["cell"], False
+    return _describe(record["budget"], fields, record["id"], record["hash"], PROTOCOL_VERSION if current else "other")
+
+
+def _describe(budget: str, cell: Mapping[str, Any], cell_id: str, cell_hash: str, protocol: int | str) -> Described:
+    name = cell_id.rsplit("-", 1)[0]
+    kind = "gpn" if cell["gpn"] else "plain"
+    flat = {key: value for key, value in cell.items() if key != "activation_module"}
+    variant = ("GPN" if cell["gpn"] else "plain") + "-BN" * cell["batch_norm"]
+    return Described(
+        id=f"{budget}-{cell_id}",
+        name=name,
+        group=f"{name.rsplit('-', 1)[0]}-{_identity(cell)}",
+        tags=[budget, cell["dataset"], cell["activation"], kind] + ["bn"] * cell["batch_norm"],
+        config={**flat, "budget": budget, "hash": cell_hash, "variant": variant, "protocol": protocol},
+    )
+
+
+def _identity(cell: Mapping[str, Any]) -> str:
+    fields = {name: value for name, value in cell.items() if name != "seed"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def open_run(
+    config: TrackingConfig,
+    told: Described,
+    mode: Mode,
+    *,
+    folder: Path | None = None,
+    job_type: str | None = None,
+    patient: bool = False,
+) -> Any:
+    """A run of its own, beside any others of this process, without W&B's console, system metrics and code capture.
+
+    Args:
+        folder: where W&B makes its folder `wandb`; default: config.dir.
+        patient: whether to wait minutes for a server that is busy. A training doesn't.
+    """
+    folder = Path(folder or config.dir).absolute()  # W&B's service may have been started elsewhere
+    folder.mkdir(parents=True, exist_ok=True)  # else W&B writes to a temporary folder
+    with _opening:
+        return wandb.init(
+            project=config.project,
+            entity=config.entity,
+            dir=folder,
+            id=told.id,
+            name=told.name,
+            group=told.group,
+            job_type=job_type,
+            tags=told.tags,
+            config=told.config,
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            reinit="create_new",
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=PATIENT_SECONDS if patient else INIT_SECONDS,
+                x_disable_stats=True,
+                x_disable_meta=True,
+                disable_git=True,
+                x_save_requirements=False,
+            ),
+        )
+
+
+def open_cell_run(config: TrackingConfig, told: Described, mode: Mode, **options: Any) -> Any:
+    """`open_run` for a cell, whose metrics are drawn by epoch."""
+    run = open_run(config, told, mode, **options)
+    run.define_metric("*", step_metric="epoch")
+    return run
+
+
+def add_row(run: Any, row: Mapping[str, Any]) -> None:
+    """Add a row of bsnn.metrics; entries that are None (no training yet) are left out."""
+    run.log(known(row), step=row["step"])
+
+
+def known(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if value is not None}
+
+
+def close_run(run: Any, status: str) -> None:
+    """End the run with the record's status in its summary."""
+    run.summary.update({"status": status})
+    run.finish(exit_code=1 if status == "crashed" else 0)
+
+
+def replay(config: TrackingConfig, record: Record, mode: Mode, folder: Path | None = None, held_rows: int = 0) -> None:
+    """Write a finished record as the run that bsnn.tracking.Tracker would have written.
+
+    Args:
+        folder: as in `open_run`.
+        held_rows: how many rows the server has of this run already, of a killed upload or training. The others are
+            added.
+
+    Raises UserError for a record that isn't finished, and whatever W&B raises.
+    """
+    if record["status"] not in FINISHED:
+        raise UserError(f"{record['id']}: expected a finished record, found status {record['status']}.")
+    run = open_cell_run(config, of_record(record), mode, folder=folder, patient=True)
+    try:
+        # W&B names the step to go on from, but 0 both for a run without rows and for one with a row at step 0 alone.
+        start = max(run.step, 1) if held_rows else 0
+        for row in record["rows"]:
+            if row["step"] >= start:
+                add_row(run, row)
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    close_run(run, record["status"])
+
+
+def expected_summary(record: Record) -> dict[str, Any]:
+    """What the summary of a record's run holds, beside W&B's own keys: the last value of everything, and the status."""
+    summary: dict[str, Any] = {}
+    for row in record["rows"]:
+        summary |= known(row)
+    return {**summary, "status": record["status"]}
+
+
+def failure(error: BaseException) -> str:
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -1,0 +1,53 @@
+"""Review a budget's runs without an account: in W&B's terminal dashboard, and in the browser.
+
+    python -m scripts.review results/quick
+    make review BUDGET=quick
+
+Makes an offline W&B run of every finished record that has none yet, in outputs/review/<budget>/wandb, whether it was
+tracked when it was trained or not, and opens `wandb leet` there: runs by cell on the left (drag the border to widen the
+list), every metric by epoch, config and summary on the right; f filters runs, space selects more of them to compare, y
+takes the logarithm, h lists the other keys, q leaves. Where there is no terminal it prints the command.
+results/<budget>/index.html shows the same in a browser, if scripts.page has made it.
+
+Cost: 161 runs in 11 seconds on two cores; those that are there already are kept.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from bsnn import budgets, results
+from bsnn.records import FINISHED
+from bsnn.wandb_review import make_runs
+from scripts import cli
+from scripts.dashboard_options import parse
+
+REVIEW = Path("outputs/review")
+
+
+def main(argv: list[str] | None = None) -> None:
+    options = parse(__doc__, argv)
+    loaded = results.load(options.folder)
+    budget = loaded.budget.name
+    records = [*loaded.records, *loaded.others]
+    folder = REVIEW / budget
+    made = make_runs(options.config, records, folder)
+    finished = sum(record["status"] in FINISHED for record in records)
+    print(budgets.headline(budget))
+    print(f"{folder / 'wandb'}: {finished} runs, {made} made now")
+    page = options.given / "index.html"
+    print(
+        f"{page}: open it in a browser" if page.exists() else f"no {page} yet: python -m scripts.page {options.given}"
+    )
+    leet = [sys.executable, "-m", "wandb", "leet", str(folder / "wandb")]
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        subprocess.run(leet, check=False)
+    else:
+        print(f"in a terminal: {shlex.join(['wandb', *leet[3:]])}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,230 @@
+"""scripts.sync and scripts.dashboard against a server that keeps what it is told: all arrives, once."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import wandb
+from PIL import Image
+
+from bsnn import wandb_upload
+from bsnn.budgets import headline
+from bsnn.errors import UserError
+from bsnn.records import Record, read_records
+from bsnn.wandb_results import FIGURES
+from bsnn.wandb_runs import expected_summary, known, of_record
+from scripts import report, sync
+from tests.factories import CRASHED, DIVERGED, TWO_SEEDS, paper_like_record, write
+from tests.fake_wandb import ENTITY, KEY, FakeWandb, serving
+from tests.test_wandb_runs import assert_same
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # wandb-workspaces defines its models as pydantic 1 did
+    from scripts import dashboard
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """results/smoke with four finished records (nan and inf among them), one crashed, a report and figures."""
+    results = tmp_path_factory.mktemp("published") / "results"
+    for seed, ratios in enumerate([(2.0, 3.0), (math.inf, 7.0), (0.1 + 0.2, math.nan)]):
+        write(results, paper_like_record("smoke", TWO_SEEDS, seed=seed, ratios=ratios))
+    write(results, paper_like_record("smoke", DIVERGED, status="diverged", test=math.nan, evaluations=2))
+    write(results, paper_like_record("smoke", CRASHED, status="crashed", evaluations=2))
+    folder = results / "smoke"
+    report.main([str(folder)])
+    for shade, figure in enumerate(FIGURES):
+        Image.new("L", (2, 2), shade).save(folder / f"{figure}.png")
+    return folder
+
+
+@pytest.fixture
+def budget(published: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(published, tmp_path / "results" / published.name)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeWandb]:
+    with serving() as state:
+        log_in(monkeypatch, tmp_path, state.url)
+        monkeypatch.setattr(wandb_upload, "SETTLE_SECONDS", (0.0, 0.1))
+        yield state
+        wandb.teardown()
+        assert not state.unknown
+
+
+def log_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str) -> None:
+    wandb.teardown()  # it would go on talking to the server of an earlier test
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_BASE_URL", url)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
+
+
+def finished(folder: Path) -> list[Record]:
+    return [record for record in read_records(folder) if record["status"] != "crashed"]
+
+
+def assert_arrived(server: FakeWandb, folder: Path) -> None:
+    """Every finished record is a run there, to the last bit, and nothing else is."""
+    records = finished(folder)
+    trained = {name for name in server.runs if not name.startswith("results-")}
+    assert trained == {of_record(record).id for record in records}
+    for record in records:
+        told, run = of_record(record), server.runs[of_record(record).id]
+        assert (run.display_name, run.group, run.settings) == (told.name, told.group, told.config)
+        assert sorted(run.tags) == sorted(told.tags)
+        assert_same(run.rows, [known(row) for row in record["rows"]])
+        summary = expected_summary(record)
+        assert_same([{key: run.summary[key] for key in summary}], [summary])
+        assert run.state == "finished"
+
+
+def test_everything_arrives_once(server: FakeWandb, budget: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    busy = [("UpsertBucket", 429), ("file_stream", 503)]
+    server.answers = list(busy)
+    sync.main([str(budget)])
+    assert not server.answers
+    assert_arrived(server, budget)
+    told = capsys.readouterr().out
+    assert headline("smoke") in told
+    assert "runs: 4 uploaded, 0 were there already; 1 crashed, not uploaded" in told
+    [artifact] = server.artifacts
+    expected = {"claims.csv", "provenance.json", "report.md", *(f"{figure}.png" for figure in FIGURES)}
+    assert set(artifact.manifest["contents"]) == expected
+    assert server.blobs[f"{artifact.id}/report.md"] == (budget / "report.md").read_bytes()
+    assert artifact.metadata["headline"] == headline("smoke")
+    assert artifact.metadata["commits"] == ["0123456789abcdef0123456789abcdef01234567"]
+    assert artifact.metadata["devices"] == ["Some CPU, 2 cores"]
+    assert artifact.metadata["versions"]["torch"] == ["2.9.0"]
+    [published] = [run for run in server.runs.values() if run.job_type == "publish"]
+    assert {key for key in published.history[-1] if not key.startswith("_")} == set(FIGURES)
+    assert sum(file.endswith(".png") for file in published.files) == len(FIGURES)
+    assert "budget" not in published.settings  # no chart of trainings shows it
+
+    asked = len(server.requests)
+    sync.main([str(budget)])
+    assert set(server.requests[asked:]) <= {"/", "Viewer", "GetDefaultEntity", "Runs", "ServerFeaturesQuery",
+                                            "ArtifactMembershipByName", "telemetry"}  # fmt: skip
+    assert "runs: 0 uploaded, 4 were there already" in capsys.readouterr().out
+
+    (budget / "report.md").write_text("changed\n")
+    sync.main([str(budget)])
+    assert [one.version for one in server.artifacts] == [0, 1]
+    assert {run.opened for run in server.runs.values() if run.job_type is None} == {1}
+
+
+def test_a_killed_upload_goes_on(server: FakeWandb, budget: Path, tmp_path: Path, root: Path) -> None:
+    """No run twice, no row twice, none missing; what was there in whole isn't touched."""
+    reached, over = threading.Event(), threading.Event()
+
+    def gate(name: str) -> None:
+        if name == "file_stream" and server.count("file_stream") >= 3:
+            reached.set()
+            over.wait(20)
+            raise ConnectionAbortedError  # never taken in
+
+    server.gate = gate
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    command = [sys.executable, "-m", "scripts.sync", str(budget)]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as killed:  # fmt: skip
+        assert reached.wait(60)
+        processes = subprocess.run(["ps", "-eo", "pid=,ppid="], check=True, capture_output=True, text=True).stdout
+        children = [int(pid) for pid, parent in map(str.split, processes.splitlines()) if int(parent) == killed.pid]
+        assert children  # W&B's own, which sends
+        for pid in (killed.pid, *children):
+            os.kill(pid, signal.SIGKILL)
+    server.gate = lambda name: None
+    over.set()
+    whole = {name: run.opened for name, run in server.runs.items() if run.state == "finished"}
+    assert len(whole) < 4
+    # W&B's server may have any part of a run that was cut off
+    part = next(run for run in server.runs.values() if run.state == "running")
+    record = next(record for record in finished(budget) if of_record(record).id == part.name)
+    part.history, part.summary = [{**known(record["rows"][0]), "_step": 0}], known(record["rows"][0])
+    sync.main([str(budget)])
+    assert_arrived(server, budget)
+    assert part.opened == 2
+    assert {name: server.runs[name].opened for name in whole} == whole
+
+
+def test_rows_that_are_refused_are_told_and_brought_later(server: FakeWandb, budget: Path) -> None:
+    """A server that takes no rows: the error says how much is missing, and the next call brings it."""
+    server.answers = [("file_stream", 400)] * 100
+    with pytest.raises(UserError, match="expected 4 runs to arrive, 4 did not"):
+        sync.main([str(budget)])
+    server.answers = []
+    sync.main([str(budget)])
+    assert_arrived(server, budget)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        ({"WANDB_API_KEY": "", "NETRC": "none"}, "expected a login, found no key for .*; run `wandb login`"),
+        ({"WANDB_BASE_URL": "http://127.0.0.1:9"}, "expected an answer from http://127.0.0.1:9, found none"),
+        ({"WANDB_API_KEY": "9" * 40}, "to accept the login, found: .*; run `wandb login --relogin`"),
+        ({"WANDB_MODE": "offline"}, "expected to be online, found WANDB_MODE=offline; unset it"),
+    ],
+)
+def test_where_nothing_can_be_published(
+    server: FakeWandb, budget: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    break_it: dict[str, str], says: str,
+) -> None:  # fmt: skip
+    """sync: one sentence. dashboard: the files, and the sentence; a key that is refused is a mistake there, too."""
+    for name, value in break_it.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=says):
+        sync.main([str(budget)])
+    assert not server.runs
+    if "accept" in says:
+        with pytest.raises(UserError, match=says):
+            dashboard.main([str(budget)])
+    else:
+        dashboard.main([str(budget)])
+        assert re.search(f"not published: W&B: {says}", told := capsys.readouterr().out), told
+        assert f"python -m scripts.dashboard {budget}, with a login" in told
+    assert (budget / "dashboard" / "report.json").exists()
+    assert not server.views
+
+
+def test_dashboards_are_saved_once_and_renewed(
+    server: FakeWandb, budget: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        dashboard.main([str(budget), "--project=mine"])
+        views = {view["displayName"]: view for view in server.views.values()}
+        assert len(server.views) == len(views) == 4
+        for path in (budget / "dashboard").glob("*.json"):
+            file = json.loads(path.read_text())
+            view = views.pop(file["name"])
+            assert (view["entityName"], view["projectName"]) == (ENTITY, "mine")
+            assert without_projects(json.loads(view["spec"])) == file["spec"]
+        assert not views
+        told = capsys.readouterr().out.splitlines()
+        addresses = [line for line in told if line.startswith(f"{server.url}/{ENTITY}/mine")]
+        assert len(addresses) == 4
+    assert server.projects == {"mine"}
+
+
+def without_projects(spec: Any) -> Any:
+    """What depends on who is logged in: the address of each run set's project."""
+    if isinstance(spec, dict):
+        return {key: without_projects(value) for key, value in spec.items() if key != "project"}
+    return [without_projects(value) for value in spec] if isinstance(spec, list) else spec
