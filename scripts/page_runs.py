@@ -121,9 +121,11 @@ def _ratios(label: str, values: list[float]) -> Row:
     step = max(1, math.ceil((high - low) / 5))
     decades = [n for n in range(math.ceil(low), math.floor(high) + 1) if n % step == 0]
     ticks = {f"1e{n}" if n > 3 else f"{10.0**n:g}": float(n) for n in decades}
+    if len(ticks) < 2:  # all within a decade or so: the ends say more
+        ticks |= {f"{10.0**end:.3g}": end for end in (low, high)}
     ticks |= {name: math.log10(place) for name, place in axis.lines.items()}
     values_10 = np.log10(axis.place(ratios))
-    reach = [min(low, *ticks.values()), max(high, *ticks.values())]
+    reach = [min([low, *ticks.values()]), max([high, *ticks.values()])]
     return {
         "label": label,
         "values": values_10.tolist(),

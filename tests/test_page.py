@@ -178,6 +178,13 @@ def test_curves_equal_the_records(browser: Browser, loaded: Results) -> None:
     assert len(paper) == 24
 
 
+def test_ratios_within_a_decade_have_an_axis_too() -> None:
+    axis = page_runs._ratios("ratio", [2.5, 1.5])
+    assert axis["ticktext"] == [f"{10**place:.3g}" for place in axis["tickvals"]]
+    low, high = axis["range"]
+    assert low <= math.log10(1.5) < math.log10(2.5) <= high
+
+
 def test_ratios_without_a_number_are_pinned_above_the_others(browser: Browser) -> None:
     browser.reset()
     drawn = browser.line("mnist-ratio", VANISHED)
