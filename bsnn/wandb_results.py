@@ -19,11 +19,11 @@ from bsnn.config import TrackingConfig
 from bsnn.errors import UserError
 from bsnn.files import read_json
 from bsnn.wandb_runs import Described, failure, open_run
+from bsnn.wandb_upload import AGAIN
 
 FIGURES = ("fig1", "fig2", "fig3", "fig4", "fig4_mnist")
 SUFFIXES = (".csv", ".json", ".md", ".pdf", ".png", ".tex")
 JOB = "publish"
-AGAIN = "repeat the command, it goes on with what is missing"
 
 
 def run_name(budget: str) -> str:
