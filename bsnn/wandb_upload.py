@@ -125,7 +125,7 @@ def _end_service() -> None:
     process: Any = getattr(getattr(connection, "_proc", None), "_process", None)
     if process is not None:
         process.kill()
-    with suppress(Exception):  # it has no process any more to say goodbye to
+    with suppress(Exception, SystemExit):  # of the process that was killed
         wandb.teardown(exit_code=1)
 
 
