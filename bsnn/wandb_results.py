@@ -19,7 +19,7 @@ from bsnn.config import TrackingConfig
 from bsnn.errors import UserError
 from bsnn.files import read_json
 from bsnn.wandb_runs import Described, failure, open_run
-from bsnn.wandb_upload import AGAIN
+from bsnn.wandb_watch import AGAIN, watched
 
 FIGURES = ("fig1", "fig2", "fig3", "fig4", "fig4_mnist")
 SUFFIXES = (".csv", ".json", ".md", ".pdf", ".png", ".tex")
@@ -69,7 +69,7 @@ def publish(api: wandb.Api, config: TrackingConfig, folder: Path, headline: str)
         return False
     told = Described(name, name, None, ["results"], {"results_of": folder.name, "headline": headline})
     try:
-        with tempfile.TemporaryDirectory(prefix="bsnn-sync-") as scratch:
+        with watched(), tempfile.TemporaryDirectory(prefix="bsnn-sync-") as scratch:
             run = open_run(config, told, "online", folder=Path(scratch), job_type=JOB, patient=True)
             drawn = {figure: folder / f"{figure}.png" for figure in FIGURES}
             run.log({figure: wandb.Image(str(path)) for figure, path in drawn.items() if path.exists()})

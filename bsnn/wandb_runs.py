@@ -142,19 +142,18 @@ def close_run(run: Any, status: str) -> None:
     run.finish(exit_code=1 if status == "crashed" else 0)
 
 
-def replay(config: TrackingConfig, record: Record, mode: Mode, folder: Path | None = None, held_rows: int = 0) -> None:
+def replay(config: TrackingConfig, record: Record, mode: Mode, folder: Path | None = None) -> None:
     """Write a finished record as the run that bsnn.tracking.Tracker would have written.
-
-    Args:
-        folder: as in `open_run`.
-        held_rows: how many rows the server has of this run already, of a killed upload or training. The others are
-            added.
 
     Raises UserError for a record that isn't finished, and whatever W&B raises.
     """
     if record["status"] not in FINISHED:
         raise UserError(f"{record['id']}: expected a finished record, found status {record['status']}.")
-    run = open_cell_run(config, of_record(record), mode, folder=folder, patient=True)
+    write_record(open_cell_run(config, of_record(record), mode, folder=folder), record)
+
+
+def write_record(run: Any, record: Record, held_rows: int = 0) -> None:
+    """Fill a new run, or one of which the server has some rows already (of a killed upload or training), and end it."""
     try:
         # W&B names the step to go on from, but 0 both for a run without rows and for one with a row at step 0 alone.
         start = max(run.step, 1) if held_rows else 0

@@ -12,8 +12,7 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -24,16 +23,14 @@ from wandb.errors import CommError
 from bsnn.config import TrackingConfig
 from bsnn.errors import UserError
 from bsnn.records import FINISHED, Record
-from bsnn.wandb_login import one_line, server, silence
-from bsnn.wandb_runs import expected_summary, failure, of_record, replay
+from bsnn.wandb_login import one_line
+from bsnn.wandb_runs import expected_summary, failure, of_record, open_cell_run, write_record
+from bsnn.wandb_watch import AGAIN, end_service, watched
 
-AGAIN = "repeat the command, it goes on with what is missing"
 AT_A_TIME = 4
 """Runs that are uploaded side by side: enough to hide the latency of a few requests each, few enough for W&B's limits
 on requests. Where it answers 429 or 5xx nevertheless, wandb waits, longer each time, and repeats."""
 GIVE_UP = 3  # failures one after the other
-SILENT_SECONDS, LOOK_SECONDS = 60.0, 5.0
-"""A server that doesn't answer for so long is given up, and how often to look; wandb itself would go on for hours."""
 SETTLE_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Waiting times between questions whether all is there: W&B's server shows what it was sent with a delay."""
 
@@ -63,7 +60,8 @@ def upload(api: wandb.Api, config: TrackingConfig, budget: str, records: Sequenc
     if not missing:
         return 0
     shutil.rmtree(folder, ignore_errors=True)  # of a killed call
-    failures = _upload_all(config, missing, folder)
+    with watched() as silent:
+        failures = _upload_all(config, missing, folder, silent)
     left = missing
     for seconds in SETTLE_SECONDS:
         time.sleep(seconds)
@@ -77,60 +75,34 @@ def upload(api: wandb.Api, config: TrackingConfig, budget: str, records: Sequenc
     return len(missing)
 
 
-def _upload_all(config: TrackingConfig, missing: Sequence[Lacking], folder: Path) -> list[str]:
-    """Replay all records, unless several in a row fail. Returns what went wrong.
-
-    Raises UserError if the server falls silent.
-    """
+def _upload_all(config: TrackingConfig, missing: Sequence[Lacking], folder: Path, silent: threading.Event) -> list[str]:
+    """Replay all records, unless several in a row fail or the server is `silent`. Returns what went wrong."""
     failures: list[str] = []
     in_a_row = 0
-    stop = threading.Event()
+    stop, opening = threading.Event(), threading.Lock()
 
     def one(lacks: Lacking) -> None:
-        if not stop.is_set():
-            replay(config, lacks.record, "online", folder, lacks.held_rows)
+        with opening:  # so that `stop` stops those that wait for it
+            if stop.is_set() or silent.is_set():
+                return
+            run = open_cell_run(config, of_record(lacks.record), "online", folder=folder, patient=True)
+        write_record(run, lacks.record, lacks.held_rows)
 
-    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="upload") as pool, _bar(len(missing)) as bar:
-        waiting = {pool.submit(one, lacks): lacks.record["id"] for lacks in missing}
-        heard = time.monotonic()
+    with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="upload") as pool:
+        futures = {pool.submit(one, lacks): lacks.record["id"] for lacks in missing}
         try:
-            while waiting:
-                done, _ = wait(waiting, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    name, error = waiting.pop(future), future.exception()
-                    in_a_row = 0 if error is None else in_a_row + 1
-                    if error is not None:
-                        failures.append(f"{name}: {failure(error)}")
-                        if in_a_row >= GIVE_UP:
-                            stop.set()
-                bar.update(len(done))
-                reason = None if done else silence()
-                if reason is None:
-                    heard = time.monotonic()
-                elif time.monotonic() - heard > SILENT_SECONDS:
-                    raise UserError(
-                        f"W&B: expected an answer from {server()}, found none for {SILENT_SECONDS:g} s ({reason}); "
-                        f"{AGAIN}."
-                    )
+            for future in tqdm(as_completed(futures), total=len(futures), unit="run", desc="upload", disable=None):
+                error = future.exception()
+                in_a_row = 0 if error is None else in_a_row + 1
+                if error is not None:
+                    failures.append(f"{futures[future]}: {failure(error)}")
+                    if in_a_row >= GIVE_UP:
+                        stop.set()
         except BaseException:
             stop.set()
-            _end_service()  # else the runs that are open would be waited for
+            end_service()  # else the runs that are open would be waited for
             raise
     return failures
-
-
-def _end_service() -> None:
-    """End W&B's own process now. Asked to end, it would first try to send what is left, for hours if need be."""
-    connection: Any = getattr(wandb.setup(), "_connection", None)
-    process: Any = getattr(getattr(connection, "_proc", None), "_process", None)
-    if process is not None:
-        process.kill()
-    with suppress(Exception, SystemExit):  # of the process that was killed
-        wandb.teardown(exit_code=1)
-
-
-def _bar(total: int) -> Any:
-    return tqdm(total=total, unit="run", desc="upload", disable=None)
 
 
 def _runs(api: wandb.Api, config: TrackingConfig, budget: str) -> list[Any]:

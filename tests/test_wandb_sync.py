@@ -20,7 +20,7 @@ import pytest
 import wandb
 from PIL import Image
 
-from bsnn import wandb_upload
+from bsnn import wandb_upload, wandb_watch
 from bsnn.budgets import headline
 from bsnn.errors import UserError
 from bsnn.records import Record, read_records
@@ -172,6 +172,32 @@ def test_rows_that_are_refused_are_told_and_brought_later(server: FakeWandb, bud
     server.answers = []
     sync.main([str(budget)])
     assert_arrived(server, budget)
+
+
+def test_a_server_that_falls_silent_is_given_up(
+    server: FakeWandb, budget: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of the runs; then the next call, in the middle of the artifact; then all arrives."""
+    monkeypatch.setattr(wandb_watch, "SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(wandb_watch, "LOOK_SECONDS", 0.1)
+    for last in ("file_stream", "CreateArtifact"):
+        gone = threading.Event()
+
+        def gate(name: str, last: str = last, gone: threading.Event = gone) -> None:
+            if name == last and server.count("file_stream") >= 2:
+                gone.set()
+            if gone.is_set():
+                raise ConnectionAbortedError
+
+        server.gate = gate
+        with pytest.raises(UserError, match=r"expected an answer from .*, found none for 0.2 s .*; repeat the command"):
+            sync.main([str(budget)])
+        assert gone.is_set()
+    server.gate = lambda name: None
+    assert_arrived(server, budget)
+    assert not any(artifact.committed for artifact in server.artifacts)
+    sync.main([str(budget)])
+    assert [artifact.committed for artifact in server.artifacts if artifact.committed] == [True]
 
 
 @pytest.mark.parametrize(
