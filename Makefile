@@ -25,9 +25,9 @@ SET ?=
 WANDB ?=
 
 .DEFAULT_GOAL := help
-SWEEPS := sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisation
 .PHONY: help setup reproduce train data data-bundle collect table1 table2 fig1 fig2 fig3 fig4 figures table \
-  sweeps $(SWEEPS) studies theory vanishing shrinkage collapse bridge \
+  sweeps sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisation \
+  studies theory vanishing shrinkage collapse bridge \
   page dashboard sync review report bench test check lock clean
 
 help: ## list the targets
@@ -70,10 +70,15 @@ fig4: $(READY) ## Figure 4, from the records
 table: table1 table2 ## both tables
 figures: fig1 fig2 fig3 fig4 ## all figures
 
-sweeps: $(SWEEPS) ## Table 2's networks at other depths, widths, learning rates, batch sizes, initialisations
+sweeps: sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisation ## all five, and the report
 	$(RUN) -m scripts.report $(results)
 
-$(SWEEPS): $(READY) data # one of them, say make sweep_depth SET="seed=0,1,2 activation=tanh,relu"
+sweep_depth: ## Table 2's networks with 50 to 1000 layers
+sweep_width: ## with 100 to 1500 units
+sweep_learning_rate: ## with learning rates 1e-5 to 0.1
+sweep_batch_size: ## with mini-batches of 16 to 1024
+sweep_initialisation: ## orthogonal against Gaussian weights at the start, by depth
+sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisation: $(READY) data
 	$(RUN) -m experiments.train +experiment=$@ budget=$(budget) results_dir=$(RESULTS) $(SET)
 	$(RUN) -m scripts.sweeps $(results)
 

@@ -66,6 +66,13 @@ def gradient_summary(norms_SL: npt.NDArray[np.float64]) -> dict[str, float | Non
         return dict.fromkeys(names)
     largest, smallest = norms_SL.max(axis=1), norms_SL.min(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.sort(largest / smallest)  # nan last
-    values = (ratios[(len(ratios) - 1) // 2], ratios[-1], largest.max(), smallest.min())
+        ratios = largest / smallest
+    values = (middle(ratios), np.sort(ratios)[-1], largest.max(), smallest.min())
     return dict(zip(names, map(float, values), strict=True))
+
+
+def middle(values_S: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The median over the first axis of values among which nan is larger than inf; of an even number the lower one."""
+    ranked = np.sort(values_S, axis=0)  # nan last
+    chosen: npt.NDArray[np.float64] = ranked[(len(ranked) - 1) // 2]
+    return chosen

@@ -22,15 +22,19 @@ results/<budget>/runs/<cell id>/record.json
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from bsnn.cell import Cell
 from bsnn.errors import UserError
 from bsnn.files import read_json, write_json
 
 SCHEMA = 1
 FINISHED = ("ok", "diverged")
 Record = dict[str, Any]
+DEFAULTS = {setting.name: setting.default for setting in fields(Cell) if setting.default is not MISSING}
+"""Settings that were added to cells later on, and the value that cells of before have."""
 
 
 def run_dir(results_dir: str | Path, budget: str, cell_id: str) -> Path:
@@ -42,7 +46,10 @@ def write_record(folder: Path, record: Record) -> None:
 
 
 def read_record(folder: Path) -> Record | None:
-    """The record in a cell's folder, None if there is none. Raises UserError for one that can't be read."""
+    """The record in a cell's folder, None if there is none. Raises UserError for one that can't be read.
+
+    A setting that the record is older than has the value that it had before there was a choice.
+    """
     path = folder / "record.json"
     if not path.exists():
         return None
@@ -51,7 +58,18 @@ def read_record(folder: Path) -> Record | None:
         raise UserError(
             f"{path}: expected a record of schema {SCHEMA}, found another file; move it away and run again."
         )
+    for setting, value in DEFAULTS.items():
+        record["cell"].setdefault(setting, value)
     return record
+
+
+def cell_of(record: Record) -> Cell | None:
+    """The record's cell; None if it was made by another version of the protocol and so is another cell by now."""
+    try:
+        cell = Cell.from_dict(record["cell"])
+    except TypeError:
+        return None
+    return cell if cell.hash == record["hash"] else None
 
 
 def read_records(budget_dir: Path) -> list[Record]:

@@ -23,7 +23,7 @@ from bsnn.config import ActivationConfig, BudgetConfig, DatasetConfig
 from bsnn.data import DATASETS
 from bsnn.errors import UserError
 from bsnn.metrics import METRICS
-from bsnn.records import Record, read_records
+from bsnn.records import Record, cell_of, read_records
 
 KEY = list(Key._fields)
 
@@ -130,15 +130,6 @@ def from_records(budget: str, records: Iterable[Record]) -> Results:
 def identity(cell: Cell) -> str:
     """What a cell has in common with those that differ from it in the seed alone."""
     return cell.with_seed(0).hash
-
-
-def cell_of(record: Record) -> Cell | None:
-    """The record's cell; None if it was made by another version of the protocol and so is another cell by now."""
-    try:
-        cell = Cell.from_dict(record["cell"])
-    except TypeError:
-        return None
-    return cell if cell.hash == record["hash"] else None
 
 
 RUN_COLUMNS = [

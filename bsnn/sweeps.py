@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -20,15 +20,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep
 
-from bsnn.budgets import Key, table_configs
+from bsnn.budgets import PAPER, Key, table_configs
 from bsnn.cell import Cell
 from bsnn.config import CONF, register
-from bsnn.records import Record
-from bsnn.results import KEY, RUN_COLUMNS, Results, cell_of, identity, run_row
+from bsnn.metrics import middle
+from bsnn.records import Record, cell_of
+from bsnn.results import KEY, RUN_COLUMNS, Results, identity, run_row
 
 PREFIX = "sweep_"
-PAPERS = {"depth": 200, "width": 500, "learning_rate": 1e-4, "batch_size": 64, "initialisation": "orthogonal"}
-"""What the paper has (section 3.2)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,11 @@ class Sweep:
     def across(self) -> str | None:
         """The setting with words, if there is one, whose values have panels of their own."""
         return next((axis for axis in self.axes if axis != self.x), None)
+
+
+def papers(setting: str) -> Any:
+    """The paper's own value (section 3.2)."""
+    return getattr(next(iter(table_configs(PAPER).values())), setting)
 
 
 @cache
@@ -88,7 +92,11 @@ def expected(sweep: Sweep, budget: str) -> dict[str, dict[str, Any]]:
 
 
 def runs(sweep: Sweep, loaded: Results) -> pd.DataFrame:
-    """One row for each record of the sweep: its axes and bsnn.results.run_row."""
+    """One row for each record of the sweep: its axes and bsnn.results.run_row.
+
+    Only of seeds that there are at every value of the axes, if there are such: Table 2's cells may have more seeds than
+    the others, and a mean over three beside a single run would show a change where there is none.
+    """
     cells = expected(sweep, loaded.budget.name)
     rows = []
     for record in [*loaded.records, *loaded.others]:
@@ -97,6 +105,9 @@ def runs(sweep: Sweep, loaded: Results) -> pd.DataFrame:
             axes = {axis: place[axis] for axis in sweep.axes}
             rows.append({**axes, **run_row(place["key"], record)})
     table = pd.DataFrame(rows, columns=[*sweep.axes, *RUN_COLUMNS])
+    seeds = [set(group["seed"]) for _, group in table.groupby([*sweep.axes])]
+    if shared := set.intersection(*seeds) if seeds else set():
+        table = table[table["seed"].isin(shared)]
     table["activation"] = pd.Categorical(table["activation"], sweep.cells["activation"])
     return table.sort_values(["activation", "gpn", *sweep.axes, "seed"], ignore_index=True)
 
@@ -124,7 +135,7 @@ def summary(sweep: Sweep, table: pd.DataFrame) -> pd.DataFrame:
     status      ok | partly diverged (some seeds) | diverged | crashed; n counts the seeds that ended ok
     test_mean, test_sd, train_mean, train_sd    accuracies of those in %, with the sample standard deviation
     initial_ratio, ratio_last   max_l / min_l of the layers' gradient norms in the first update, and its median over
-                the last interval between evaluations: the middle one of the seeds that ended, the larger of two
+                the last interval between evaluations: the middle one of the seeds that ended, the lower of two
     """
     rows = []
     for values, group in table.groupby([*KEY, *sweep.axes], sort=False, observed=True):
@@ -136,15 +147,9 @@ def summary(sweep: Sweep, table: pd.DataFrame) -> pd.DataFrame:
             row[f"{split}_mean"] = ok[f"{split}_accuracy"].mean()
             row[f"{split}_sd"] = ok[f"{split}_accuracy"].std(ddof=1)
         for ratio in ("initial_ratio", "ratio_last"):
-            row[ratio] = middle(ended[ratio])
+            row[ratio] = float(middle(ended[ratio].to_numpy(np.float64))) if len(ended) else math.nan
         rows.append({**row, "seconds": group["seconds"].sum()})
     return pd.DataFrame(rows, columns=[*KEY, *sweep.axes, *SUMMARY])
-
-
-def middle(ratios: Iterable[float]) -> float:
-    """The median, nan being larger than inf (as in bsnn.metrics), the larger one of two; nan without any."""
-    ranked = np.sort(np.array(list(ratios), dtype=np.float64))
-    return float(ranked[len(ranked) // 2]) if len(ranked) else math.nan
 
 
 def _values(name: str, text: str) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ import wandb
 from bsnn.cell import PROTOCOL_VERSION, Cell
 from bsnn.config import TrackingConfig
 from bsnn.errors import UserError
-from bsnn.records import FINISHED, Record
+from bsnn.records import FINISHED, Record, cell_of
 from bsnn.wandb_login import Mode, one_line
 
 INIT_SECONDS, PATIENT_SECONDS = 30.0, 180.0
@@ -50,12 +50,8 @@ def of_cell(cell: Cell, budget: str) -> Described:
 
 
 def of_record(record: Record) -> Described:
-    try:  # a record from before a setting existed has the value that it had no choice but to have
-        cell = Cell.from_dict(record["cell"])
-        fields, current = cell.as_dict(), cell.hash == record["hash"]
-    except TypeError:
-        fields, current = record["cell"], False
-    return _describe(record["budget"], fields, record["id"], record["hash"], PROTOCOL_VERSION if current else "other")
+    protocol = "other" if cell_of(record) is None else PROTOCOL_VERSION
+    return _describe(record["budget"], record["cell"], record["id"], record["hash"], protocol)
 
 
 def _describe(budget: str, cell: Mapping[str, Any], cell_id: str, cell_hash: str, protocol: int | str) -> Described:

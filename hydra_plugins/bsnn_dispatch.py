@@ -11,6 +11,7 @@ imports neither bsnn nor what a worker needs.
 """
 
 import importlib.util
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,8 +69,9 @@ class _DispatchLauncher(Launcher):
             retries=self.retries,
         )
 
+    @abstractmethod
     def _pool(self, parameters: Any) -> Any:
-        raise NotImplementedError
+        """A bsnn.dispatch_worker.Pool."""
 
 
 class StackedSlurmLauncher(_DispatchLauncher):

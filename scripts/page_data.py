@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsnn.budgets import Key
+from bsnn.metrics import middle
 from bsnn.records import Record
 from bsnn.results import KEY, Results
 
@@ -98,5 +99,4 @@ def _values(histories: list[list[dict[str, Any]]], metric: str) -> tuple[Floats,
 
 def _in_order(key: Key, x: Floats, values_S: Floats, lost: str) -> Curve:
     ordered = np.sort(values_S, axis=0)  # nan last
-    middle = ordered[(len(ordered) - 1) // 2]
-    return Curve(key, x, middle, ordered[0], ordered[-1], None, len(ordered), lost)
+    return Curve(key, x, middle(values_S), ordered[0], ordered[-1], None, len(ordered), lost)

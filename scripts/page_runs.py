@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from bsnn.records import Record
-from bsnn.results import KEY, Results, cell_of, initial_gradients, worst
+from bsnn.records import Record, cell_of
+from bsnn.results import KEY, Results, initial_gradients, worst
 from scripts.page_style import FONT, INK, PinnedAxis, plain, yes
 
 SIZES = ("depth", "width", "epochs")

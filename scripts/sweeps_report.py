@@ -11,7 +11,7 @@ import pandas as pd
 from bsnn.budgets import Key
 from bsnn.claims import trains
 from bsnn.results import KEY, Results
-from bsnn.sweeps import PAPERS, Sweep, expected, runs, summary, sweeps, varied
+from bsnn.sweeps import Sweep, expected, papers, runs, summary, sweeps, varied
 from scripts.account import table
 from scripts.sweeps import name_of_value
 
@@ -77,7 +77,7 @@ def numbers(sweep: Sweep, found: pd.DataFrame, loaded: Results) -> str:
                 rows.append(row)
             shares = [f"{sum(does)} of {len(does)}" if does else "–" for does in trained.values()]
             counts.append([f"{which}: how many train", *shares])
-    head = ["", *(f"{value:g}" + "°" * (value == PAPERS.get(sweep.x)) for value in values)]
+    head = ["", *(f"{value:g}" + "°" * (value == papers(sweep.x)) for value in values)]
     details = f"<details><summary>each function</summary>\n\n{table(head, rows)}\n\n</details>"
     return f"{table(head, counts)}\n\n{details}"
 

@@ -13,7 +13,7 @@ from bsnn import results
 from bsnn.budgets import Key, table_configs
 from bsnn.cell import Cell
 from bsnn.records import read_records
-from bsnn.sweeps import PAPERS, Sweep, expected, middle, runs, summary, sweeps, swept
+from bsnn.sweeps import Sweep, expected, papers, runs, summary, sweeps, swept
 from experiments.train import main
 from scripts import sweeps as figures
 from scripts import sweeps_report
@@ -33,7 +33,9 @@ def write_depths(folder: Path) -> Path:
     write(folder, make_record(cell_of("smoke", ELU), "smoke", test=60.0))  # Table 2's own depth, not in the sweep
     write(folder, make_record(deep[50], "smoke", test=70.0, first_norms=(1.0, 2.0)))
     write(folder, make_record(deep[50].with_seed(1), "smoke", test=74.0, first_norms=(1.0, 8.0)))
-    write(folder, make_record(deep[1000], "smoke", test=30.0, status="diverged"))
+    write(folder, make_record(deep[50].with_seed(2), "smoke", test=99.0))  # a seed that 1000 layers don't have
+    for seed in (0, 1):
+        write(folder, make_record(deep[1000].with_seed(seed), "smoke", test=30.0, status="diverged"))
     relu = replace(cell_of("smoke", RELU), depth=50)
     write(folder, make_record(relu, "smoke", test=9.8, ratios=(math.nan,), first_norms=(0.0, 0.0)))
     write(folder, make_record(replace(relu, initialisation="gaussian"), "smoke", test=9.8))
@@ -42,12 +44,12 @@ def write_depths(folder: Path) -> Path:
 
 
 def test_every_sweep_has_the_papers_value_and_otherwise_the_papers_network() -> None:
-    papers = table_configs("paper")[ELU]
-    assert {sweep.name for sweep in sweeps()} == PAPERS.keys()
+    settings = {"depth": 200, "width": 500, "learning_rate": 1e-4, "batch_size": 64, "initialisation": "orthogonal"}
+    assert {sweep.name for sweep in sweeps()} == settings.keys()
     table2 = {results.identity(Cell.from_config(config)) for config in table_configs("paper").values()}
     for sweep in sweeps():
-        assert PAPERS[sweep.name] == getattr(papers, sweep.name)
-        assert PAPERS[sweep.name] in sweep.axes[sweep.name]
+        assert papers(sweep.name) == settings[sweep.name]
+        assert papers(sweep.name) in sweep.axes[sweep.name]
         cells = expected(sweep, "paper")
         assert len(cells) == 12 * math.prod(map(len, sweep.axes.values()))
         assert len(cells.keys() & table2) == 12  # its six functions, plain and GPN
@@ -57,11 +59,12 @@ def test_records_find_their_sweeps(tmp_path: Path) -> None:
     loaded = results.load(write_depths(tmp_path))
     table = runs(by_name("depth"), loaded)
     found = table[["activation", "depth", "seed", "test_accuracy"]].to_numpy().tolist()
-    assert found == [["relu", 50, 0, 9.8], ["elu", 50, 0, 70.0], ["elu", 50, 1, 74.0], ["elu", 1000, 0, 30.0]]
-    assert len(runs(by_name("initialisation"), loaded)) == 5  # the same, and the Gaussian one
+    assert found == [["relu", 50, 0, 9.8], ["elu", 50, 0, 70.0], ["elu", 50, 1, 74.0],
+                     ["elu", 1000, 0, 30.0], ["elu", 1000, 1, 30.0]]  # fmt: skip
+    assert set(runs(by_name("initialisation"), loaded)["initialisation"]) == {"orthogonal", "gaussian"}
     assert runs(by_name("width"), loaded).empty
-    assert len(swept(loaded)) == 5
-    assert len(loaded.others) == 6  # 51 layers are nobody's
+    assert len(swept(loaded)) == 7
+    assert len(loaded.others) == 8  # 51 layers are nobody's
 
 
 def test_summary_over_seeds(tmp_path: Path) -> None:
@@ -70,18 +73,11 @@ def test_summary_over_seeds(tmp_path: Path) -> None:
     shallow, deep, dead = means.loc[("elu", 50)], means.loc[("elu", 1000)], means.loc[("relu", 50)]
     assert (shallow["n"], shallow["test_mean"], shallow["status"]) == (2, 72.0, "ok")
     assert shallow["test_sd"] == pytest.approx(math.sqrt(8))
-    assert shallow["initial_ratio"] == 8.0
+    assert shallow["initial_ratio"] == 2.0  # the lower of two
     assert (deep["n"], deep["status"]) == (0, "diverged")
     assert math.isnan(deep["test_mean"])
     assert math.isnan(dead["initial_ratio"])  # 0/0
     assert math.isnan(dead["ratio_last"])
-
-
-def test_middle() -> None:
-    assert middle([3.0, 1.0, 2.0]) == 2.0
-    assert middle([1.0, math.inf, math.nan]) == math.inf
-    assert math.isnan(middle([1.0, math.nan]))
-    assert math.isnan(middle([]))
 
 
 def test_figure_and_report(tmp_path: Path) -> None:
@@ -95,7 +91,7 @@ def test_figure_and_report(tmp_path: Path) -> None:
     text = "\n".join(sweeps_report.section(folder, results.load(folder)))
     assert "| plain: how many train | 0 of 1 | – |" in text
     assert "| GPN: how many train | 1 of 1 | 0 of 1 |" in text
-    assert "| ELU-GPN | **72.0 ± 2.8** (8) | diverged (2) |" in text
+    assert "| ELU-GPN | **72.0 ± 2.8** (2) | diverged (2) |" in text
     assert "| ReLU | 9.8 (0/0) | – |" in text
     assert "57 of its 60 cells are not trained" in text
     assert "sweep_width" not in text

@@ -20,7 +20,7 @@ from bsnn.checkpoints import load_network
 from bsnn.data import DATASETS, Dataset, load
 from bsnn.engine.interval import Trainable
 from bsnn.errors import UserError
-from bsnn.metrics import METRICS, Row, gradient_summary
+from bsnn.metrics import METRICS, Row, gradient_summary, middle
 from bsnn.randomness import batch_order
 from bsnn.reference import ReferenceStack, initial_network
 from bsnn.training import Interrupted, Progress, _evaluation_steps, make_stack, stack_key, train
@@ -301,6 +301,17 @@ def test_seed_means_same_weights_for_every_activation_and_another_order_for_ever
     orders = [batch_order(seed, epoch, 1000) for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order.tolist()) for order in orders}) == 4
     assert all(sorted(order.tolist()) == list(range(1000)) for order in orders)
+
+
+def test_the_middle_of_values_with_inf_and_nan() -> None:
+    def of(*values: float) -> float:
+        return float(middle(np.array(values)))
+
+    assert of(3.0, 1.0, 2.0) == 2.0
+    assert of(4.0, 1.0, 3.0, 2.0) == 2.0
+    assert of(1.0, np.inf, np.nan) == np.inf
+    assert of(1.0, np.nan) == 1.0
+    assert np.isnan(of(1.0, np.nan, np.nan))
 
 
 def test_gradient_summary_keeps_zero_and_overflow_as_results() -> None:
