@@ -34,7 +34,7 @@ def section(folder: Path, loaded: Results) -> list[str]:
         "Table 2's networks without batch norm with other settings, everything else as in this budget. The paper has "
         "no such table; its own value is marked with a °. Entries are the test accuracy in %, mean ± sd where there "
         "are several seeds, and in brackets max_l / min_l of the layers' gradient norms in the first update (0/0: all "
-        "are 0). Bold: trains, by the rule of claim 1.",
+        "are 0). Only seeds that were trained at every value count. Bold: trains, by the rule of claim 1.",
         *texts,
     ]
 
