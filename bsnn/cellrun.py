@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from filelock import FileLock
@@ -24,8 +24,10 @@ from bsnn.gpn import GPN
 from bsnn.metrics import Row
 from bsnn.provenance import choose_device, collect
 from bsnn.records import FINISHED, SCHEMA, Record, read_record, run_dir, write_record
-from bsnn.tracking import Tracker
 from bsnn.training import Progress, checkpoint_step, stack_key
+
+if TYPE_CHECKING:
+    from bsnn.tracking import Tracker
 
 log = logging.getLogger(__name__)
 CHECKPOINT = "checkpoint.pt"
@@ -72,7 +74,7 @@ class CellRun:
         self.outcome: Record | BaseException | None = None
         self._lock: FileLock | None = None
         self._seen: tuple[int, int] | None = None
-        self._tracker: Tracker | None = None
+        self._tracker: Tracker | None = None  # none without W&B
         self._tracked = -1  # the last row's step that W&B and the log have
         self._rows: list[Row] = []
         self._started = ""
@@ -127,7 +129,10 @@ class CellRun:
                 if self.step:
                     log.info("%s: resuming at step %d", self.cell.name, self.step)
                 self._started = _now()
-                self._tracker = Tracker(self.config.tracking, self.cell, self.config.budget.name)
+                if self.config.tracking.mode != "none":
+                    from bsnn import tracking  # a second that who doesn't want W&B needn't wait for
+
+                    self._tracker = tracking.Tracker(self.config.tracking, self.cell, self.config.budget.name)
             except Exception as error:
                 self._end(error)
             return self.outcome is None
@@ -146,8 +151,8 @@ class CellRun:
         if row.step > self._tracked:
             self._tracked = row.step
             with self.about():
-                assert self._tracker is not None
-                self._tracker.log(row)
+                if self._tracker is not None:
+                    self._tracker.log(row)
                 log.info("%s: %s", self.cell.name, _line(row))
 
     def finish(self, progress: Progress) -> None:
