@@ -113,7 +113,7 @@ bench: $(READY) ## time a step: bsnn.network, vmap and the engine, into results/
 	$(RUN) -m scripts.benchmark
 
 test: $(READY) ## everything that needs no GPU, in minutes
-	$(RUN) -m pytest
+	PYTHONDONTWRITEBYTECODE= $(RUN) -m pytest # its processes would compile torch again and again
 
 check: $(READY) ## lint, format and type check
 	$(RUN) -m ruff check .

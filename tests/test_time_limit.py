@@ -23,7 +23,7 @@ from bsnn.data import DATASETS
 from bsnn.errors import UserError
 from bsnn.files import try_lock
 from bsnn.metrics import Row
-from bsnn.records import read_record, read_records
+from bsnn.records import read_records
 from bsnn.runner import run_cell, run_cells
 from bsnn.timelimit import OutOfTime, Pace, Tally
 from bsnn.training import train
@@ -407,24 +407,40 @@ def test_a_limit_shorter_than_the_start_is_an_error(
     assert "time_limit=0.1: expected time enough for some steps" in capfd.readouterr().err
 
 
-def test_workers_of_a_sweep_know_when_it_began(tmp_path: Path, root: Path) -> None:
-    """hydra/launcher=joblib, a process for each cell; in real time."""
-    limit = 30
-    endless = ("depth=20", "width=32", "epochs=100000", "max_steps=null", "gpn=true,false", "tracking=none")
-    joblib = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    train = ["nice", "-n", "5", sys.executable, "-m", "experiments.train"]  # other tests run beside it
-    train += [*joblib, "budget=smoke", *endless, f"time_limit={limit}"]
-    start = time.monotonic()
+SWEEP_OF_WORKERS = """
+import os
+from pathlib import Path
+
+import hydra
+from bsnn.timelimit import Tally
+from experiments import STARTED, entry
+
+@hydra.main(version_base="1.3", config_path=None)
+def main(config):
+    entry.end_with_parent()
+    Path(f"{os.getpid()}.worker").write_text(repr(entry.started()))
+    entry.note(Tally(limit=30.0, cells=1, steps=10, stored=2, made=2))
+
+Path(f"{os.getpid()}.parent").write_text(repr(STARTED))
+entry.run(main)
+"""
+
+
+def test_workers_of_a_sweep_know_when_it_began_and_tell_how_far_they_are(tmp_path: Path, root: Path) -> None:
+    """hydra/launcher=joblib, a process for each cell; the cells' part is tested above."""
+    (tmp_path / "sweep.py").write_text(SWEEP_OF_WORKERS)
+    command = [sys.executable, "sweep.py", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "+x=1,2"]
     done = subprocess.run(
-        train, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=120
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=120
     )
-    assert time.monotonic() - start < limit
     assert done.returncode == 75, done.stderr
-    assert "stopped by time_limit=30 s: 0 of 2 cells done, 0 % of the steps" in done.stdout.splitlines()[-1]
-    folders = list((tmp_path / "results" / "smoke" / "runs").iterdir())
-    assert len(folders) == 2
-    assert any((folder / "checkpoint.pt").exists() for folder in folders)
-    assert not any(read_record(folder) for folder in folders)
+    said = done.stdout.splitlines()[-1]
+    assert "stopped by time_limit=30 s: 0 of 2 cells done, 20 % of the steps; the same command goes on" in said
+    [parent] = tmp_path.glob("*.parent")
+    workers = {path.stem: path.read_text() for path in tmp_path.glob("*.worker")}
+    assert workers
+    assert parent.stem not in workers
+    assert set(workers.values()) == {parent.read_text()}
 
 
 def test_the_noise_stands_for_mnist() -> None:

@@ -34,15 +34,14 @@ def closed_port() -> str:
         return server.url
 
 
-@pytest.mark.parametrize("address", ["refusing_server", "closed_port"])
-def test_a_logged_in_user_whose_server_fails_gets_an_offline_run_and_the_record(
-    tmp_path: Path, root: Path, request: pytest.FixtureRequest, address: str
+def test_a_logged_in_user_whose_server_refuses_gets_an_offline_run_and_the_record(
+    tmp_path: Path, root: Path, refusing_server: str
 ) -> None:
     here = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # of an earlier test
     environment = here | {
         "PYTHONPATH": str(root),
         "WANDB_API_KEY": KEY,
-        "WANDB_BASE_URL": request.getfixturevalue(address),
+        "WANDB_BASE_URL": refusing_server,
         "WANDB_MODE": "",
     }
     command = [sys.executable, "-m", "experiments.train", "budget=smoke"]
@@ -57,7 +56,19 @@ def test_a_logged_in_user_whose_server_fails_gets_an_offline_run_and_the_record(
     assert_is_record(run, record)
 
 
-def testmode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_asked_once_and_runs_are_kept_offline(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, closed_port: str
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setattr(wandb_login, "server", lambda: closed_port)
+    wandb_login.reachable.cache_clear()
+    assert [mode("auto"), mode("auto")] == ["offline", "offline"]
+    assert caplog.text.count(f"{closed_port} doesn't answer") == 1
+    wandb_login.reachable.cache_clear()
+
+
+def test_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(wandb_login, "reachable", lambda: True)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))

@@ -169,12 +169,9 @@ def test_multirun_trains_the_others_when_one_cell_crashes(
     assert "boom" in capfd.readouterr().err
 
 
-def test_table2_runs(tmp_path: Path, root: Path) -> None:
+def test_table2_runs(tmp_path: Path) -> None:
     """The real file through its own launcher, from any folder; both gpn=false and gpn=true."""
-    narrowed = ("activation=relu,selu", "batch_norm=true")
-    command = [sys.executable, "-m", "experiments.train", "+experiment=table2", *SMOKE, *narrowed]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=180)
+    assert run_app(main, "+experiment=table2", *SMOKE, "activation=relu,selu", "batch_norm=true") == 0
     trained_are(tmp_path, {f"{d}-{a}" for d in ("mnist", "cifar10") for a in ("relu", "selu")})
 
 
