@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -187,30 +186,6 @@ def trained_are(folder: Path, cells: set[str]) -> None:
     assert {"-".join(record["id"].split("-")[:2]) for record in trained} == cells
 
 
-def test_kill_9_then_the_same_command_gives_the_uninterrupted_record(
-    tmp_path: Path, root: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    size = ("depth=20", "width=32", "max_steps=120", "evaluations_per_epoch=94", "checkpoint_seconds=0")
-    cell = (*SMOKE, *size, "batch_norm=true", "gpn=true")
-    command = [sys.executable, "-m", "experiments.train", *cell, "results_dir=killed"]
-    kills = 0
-    for rows in (2, 5):  # kill it early, kill it later, then let it finish
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(root)}) as process:
-            assert process.stdout is not None
-            for seen, _ in enumerate(process.stdout):
-                if seen == rows:
-                    process.send_signal(signal.SIGKILL)
-        kills += process.returncode == -signal.SIGKILL
-    assert kills == 2
-    assert not read_records(tmp_path / "killed" / "smoke")
-    assert run_app(main, *cell, "results_dir=killed") == 0
-    assert "resuming at step" in capfd.readouterr().out
-    assert run_app(main, *cell, "results_dir=whole") == 0
-    whole, killed = (comparable(read_records(tmp_path / name / "smoke")[0]) for name in ("whole", "killed"))
-    assert killed | {"config": None} == whole | {"config": None}
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
 def test_kill_9_of_a_sweep_ends_its_workers_and_the_same_command_finishes_it(tmp_path: Path, root: Path) -> None:
     """With a launcher that gives each cell a process of its own."""
     size = ("depth=20", "width=32", "max_steps=400", "evaluations_per_epoch=94", "activation=relu", "batch_norm=false",
