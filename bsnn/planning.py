@@ -76,9 +76,14 @@ def sizes(cells: int, largest: int, workers: int) -> list[int]:
 
 
 def steps(cell: Cell) -> int:
-    """How many updates the cell's training has."""
-    whole = cell.epochs * math.ceil(dataset_spec(cell.dataset).train_size / cell.batch_size)
+    """Count the updates of the cell's whole training."""
+    whole = cell.epochs * steps_per_epoch(cell)
     return whole if cell.max_steps is None else min(whole, cell.max_steps)
+
+
+def steps_per_epoch(cell: Cell) -> int:
+    """Count the mini-batches of an epoch, the last one perhaps short."""
+    return math.ceil(dataset_spec(cell.dataset).train_size / cell.batch_size)
 
 
 def cores() -> int:
