@@ -1,4 +1,7 @@
-"""One cell on its way from config to record: its folder and lock, its rows, its W&B run, its log files."""
+"""One cell on its way from config to record: its folder and lock, its W&B run, its log files.
+
+While it trains, its folder holds a checkpoint and the record of an unfinished cell, which is made from the checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,18 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from bsnn import joblog
+from bsnn import checkpoints, joblog
 from bsnn.cell import Cell
+from bsnn.checkpoints import Progress, checkpoint_step
 from bsnn.config import TrainConfig
 from bsnn.errors import UserError
 from bsnn.files import try_lock
 from bsnn.gpn import GPN
 from bsnn.metrics import Row
+from bsnn.planning import steps, steps_per_epoch
 from bsnn.provenance import choose_device, collect
-from bsnn.records import FINISHED, SCHEMA, Record, read_record, run_dir, write_record
-from bsnn.training import Progress, checkpoint_step, stack_key
+from bsnn.records import FINISHED, SCHEMA, UNFINISHED, Record, how_far, read_record, run_dir, write_record
+from bsnn.training import stack_key
 
 if TYPE_CHECKING:
     from bsnn.tracking import Tracker
@@ -54,8 +59,26 @@ class Job:
         return run_dir(self.config.results_dir, self.config.budget.name, cell.id).absolute()
 
 
+def goal(config: TrainConfig) -> int:
+    """Count the steps that a command sees a cell through: all, or those up to the end of the epoch `until`."""
+    cell = Cell.from_config(config)
+    return steps(cell) if config.until is None else min(steps(cell), config.until * steps_per_epoch(cell))
+
+
+def answer(folder: Path, goal: int) -> Record | None:
+    """Read the record that answers a request for so many steps: of a finished cell, or of one that is as far."""
+    record = read_record(folder)
+    if record is None:
+        return None
+    far_enough = record["status"] == UNFINISHED and record["steps"] >= goal
+    return record if record["status"] in FINISHED or far_enough else None
+
+
 class CellRun:
-    """From config to record. `outcome` is the record, or the exception that there is instead, once it is known."""
+    """From config to record. `outcome` is the record, or the exception that there is instead, once it is known.
+
+    The record is that of a finished cell or, with `until`, of one that is as far as was asked.
+    """
 
     device: torch.device
     phi: nn.Module
@@ -68,16 +91,14 @@ class CellRun:
         self.folder = run_dir(job.config.results_dir, job.config.budget.name, self.cell.id)
         self.checkpoint = self.folder / CHECKPOINT
         self.max_stack = job.config.max_stack
+        self.goal = max(goal(job.config) for job in jobs)
         self.step = 0
-        self.stack = 1  # how many cells are trained with it
         self.waiting = False  # another process trained it when it was last looked at
         self.outcome: Record | BaseException | None = None
         self._lock: FileLock | None = None
         self._seen: tuple[int, int] | None = None
         self._tracker: Tracker | None = None  # none without W&B
         self._tracked = -1  # the last row's step that W&B and the log have
-        self._rows: list[Row] = []
-        self._started = ""
 
     def about(self) -> AbstractContextManager[None]:
         """What is logged meanwhile is about this cell."""
@@ -94,7 +115,7 @@ class CellRun:
         """
         with self.about():
             try:
-                if self._skip_if_finished() or not self._try_lock():
+                if self._skip_if_answered() or not self._try_lock():
                     return False
                 try:
                     self._look()
@@ -107,7 +128,7 @@ class CellRun:
     def _look(self) -> None:
         for leftover in self.folder.glob(".*.tmp"):  # of a process killed while it wrote
             leftover.unlink()
-        if self._skip_if_finished():
+        if self._skip_if_answered():
             return
         self.device = choose_device(self.config.device)
         if self.cell.dtype == "tf32" and self.device.type != "cuda":
@@ -116,6 +137,8 @@ class CellRun:
         self.key = stack_key(self.cell)
         self._seen = self._checkpoint_version()
         self.step = checkpoint_step(self.checkpoint, self.cell)
+        self.store()  # a process killed between checkpoint and record has left an older record
+        self._skip_if_answered()
 
     def claim(self) -> bool:
         """Take the cell's folder to train it now. False if another process was faster: then `prepare` it again."""
@@ -123,23 +146,25 @@ class CellRun:
             try:
                 if not self._try_lock():
                     return False
-                if self._skip_if_finished() or self._checkpoint_version() != self._seen:
+                if self._skip_if_answered() or self._checkpoint_version() != self._seen:
                     self.release()
                     return False
                 if self.step:
                     log.info("%s: resuming at step %d", self.cell.name, self.step)
-                self._started = _now()
                 if self.config.tracking.mode != "none":
-                    from bsnn import tracking  # a second that who doesn't want W&B needn't wait for
+                    from bsnn import tracking  # imported here because importing W&B takes a second
 
                     self._tracker = tracking.Tracker(self.config.tracking, self.cell, self.config.budget.name)
             except Exception as error:
                 self._end(error)
             return self.outcome is None
 
+    def origin(self, stack: int) -> dict[str, Any]:
+        """What the record says of this process, in which the cell trains in a stack of so many."""
+        return collect(self.device, self.jobs[0].command) | {"stack": stack}
+
     def restart(self) -> bool:
-        """Another attempt, after a crash of its stack: from the checkpoint, whose rows will come again."""
-        self._rows = []
+        """Prepare another attempt, after a crash of its stack: from the checkpoint, whose rows will come again."""
         try:
             self.step = checkpoint_step(self.checkpoint, self.cell)
         except UserError as error:
@@ -147,7 +172,6 @@ class CellRun:
         return self.outcome is None
 
     def add(self, row: Row) -> None:
-        self._rows.append(row)
         if row.step > self._tracked:
             self._tracked = row.step
             with self.about():
@@ -155,24 +179,63 @@ class CellRun:
                     self._tracker.log(row)
                 log.info("%s: %s", self.cell.name, _line(row))
 
+    def store(self) -> None:
+        """Bring the record up to the checkpoint, if that has rows of trained weights.
+
+        A record that is farther stays: it came from elsewhere, without its checkpoint, and this training has yet to
+        overtake it.
+        """
+        if not self.checkpoint.exists():
+            return
+        _, progress = checkpoints.load(self.checkpoint, self.cell)
+        known = read_record(self.folder)
+        farther = known is not None and known["status"] == UNFINISHED and known["steps"] > progress.rows_step
+        if progress.rows_step > 0 and not farther:
+            self._write(UNFINISHED, progress)
+
     def finish(self, progress: Progress) -> None:
-        """The training has ended: write the record."""
+        """Write the record: the training has ended."""
         with self.about():
             try:
-                record = self._record("ok" if progress.diverged_at_step is None else "diverged", progress)
+                record = self._write("ok" if progress.diverged_at_step is None else "diverged", progress)
+                self._drop_checkpoint()
                 log.info("%s: %s", self.cell.id, record["status"])
                 self._end(record)
             except Exception as error:
                 self._end(error)
 
+    def stop(self) -> None:
+        """Bring the record up to the last checkpoint: the training was stopped."""
+        with self.about():
+            try:
+                self.store()
+            except Exception as error:
+                self._end(error)
+
+    def reach(self) -> None:
+        """Take the unfinished cell's record as the outcome: it is as far as was asked."""
+        with self.about():
+            try:
+                record = answer(self.folder, self.goal)
+                if record is None:
+                    raise RuntimeError(f"expected a record of {self.goal} steps when the training stopped, found none")
+                log.info("%s: %s", self.cell.name, how_far(record))
+                self._end(record)
+            except Exception as error:
+                self._end(error)
+
     def fail(self, error: Exception) -> None:
-        """The training has raised an exception: a user's mistake leaves no record, anything else one of a crash."""
+        """Write the record of a crash: the training has raised an exception. A user's mistake leaves no record."""
         with self.about():
             if not isinstance(error, UserError):
                 text = "".join(traceback.format_exception_only(error)).strip()
                 log.error("%s: crashed", self.cell.name, exc_info=error)
                 try:
-                    self._record("crashed", error=text)
+                    known = read_record(self.folder)
+                    if known is not None and known["status"] == UNFINISHED:  # its rows are as good as before
+                        write_record(self.folder, known | {"error": text})
+                    else:
+                        self._write("crashed", Progress(), text)
                 except Exception as second:
                     log.error("%s: %s", self.cell.name, second)
             self._end(error)
@@ -180,7 +243,7 @@ class CellRun:
     def let_go(self) -> None:
         """After `claim`: the cell has ended, or was stopped and may go on from its checkpoint some day."""
         if self.outcome is None:
-            self._close("interrupted")
+            self._close(UNFINISHED)
 
     def release(self) -> None:
         if self._lock is not None:
@@ -212,12 +275,15 @@ class CellRun:
         self.waiting = self._lock is None
         return self._lock is not None
 
-    def _skip_if_finished(self) -> bool:
-        record = read_record(self.folder)
-        if record is None or record["status"] not in FINISHED:
+    def _skip_if_answered(self) -> bool:
+        record = answer(self.folder, self.goal)
+        if record is None:
             return False
-        log.info("%s: already trained (%s), skipped", self.cell.name, record["status"])
-        self._drop_checkpoint()
+        if record["status"] in FINISHED:
+            log.info("%s: already trained (%s), skipped", self.cell.name, record["status"])
+            self._drop_checkpoint()
+        else:
+            log.info("%s: already trained for %s, skipped", self.cell.name, how_far(record))
         self._end(record)
         return True
 
@@ -232,8 +298,10 @@ class CellRun:
         status = self.checkpoint.stat()
         return status.st_mtime_ns, status.st_size
 
-    def _record(self, status: str, progress: Progress | None = None, error: str | None = None) -> Record:
-        rows = self._rows
+    def _write(self, status: str, progress: Progress, error: str | None = None) -> Record:
+        now = _now()
+        nothing = {"started": now, "finished": now, "provenance": self.origin(1)}  # of a cell that crashed at once
+        first, last = (progress.segments[0], progress.segments[-1]) if progress.segments else (nothing, nothing)
         record = {
             "schema": SCHEMA,
             "id": self.cell.id,
@@ -243,22 +311,18 @@ class CellRun:
             "budget": self.config.budget.name,
             "cell": self.cell.as_dict(),
             "gpn_constants": {"a": self.phi.a, "b": self.phi.b} if isinstance(self.phi, GPN) else None,
-            "steps": rows[-1].step if rows else 0,
-            "diverged_at_step": progress.diverged_at_step if progress else None,
-            "seconds": rows[-1].seconds if rows else 0.0,
-            "started": self._started,
-            "finished": _now(),
-            "rows": [row.as_dict() for row in rows],
-            "gradient_norms": {
-                "first": progress.first_gradient_norms if progress else None,
-                "last": progress.last_gradient_norms if progress else None,
-            },
-            "provenance": collect(self.device, self.jobs[0].command) | {"stack": self.stack},
+            "steps": progress.rows_step,
+            "diverged_at_step": progress.diverged_at_step,
+            "seconds": progress.rows[-1]["seconds"] if progress.rows else 0.0,
+            "started": first["started"],
+            "finished": last["finished"],
+            "rows": progress.rows,
+            "gradient_norms": {"first": progress.first_gradient_norms, "last": progress.last_gradient_norms},
+            "provenance": last["provenance"],
+            "segments": progress.segments,
             "config": self.jobs[0].resolved_config,
         }
         write_record(self.folder, record)
-        if status in FINISHED:
-            self._drop_checkpoint()
         return record
 
 

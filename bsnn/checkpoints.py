@@ -34,6 +34,13 @@ class Progress:
     diverged_at_step: int | None = None
     interval: list[tuple[float, int, float, float]] = field(default_factory=list)
     """For each step since the last row: loss, right answers, largest and smallest ||dE/dV_l||_F of the layers."""
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    """The processes that trained it, see bsnn.records."""
+
+    @property
+    def rows_step(self) -> int:
+        """The step of the last row; 0 without rows."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
 
 
 def save(path: Path, cell: Cell, member: dict[str, Tensor], progress: Progress) -> None:

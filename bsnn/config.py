@@ -51,6 +51,7 @@ class TrainingBudget:
     epochs: int | None = None  # None: the dataset's, as in the paper
     max_steps: int | None = None  # stop earlier, after this many updates
     evaluations_per_epoch: int = 1
+    rounds: list[int] | None = None  # `make reproduce` trains all cells to these epochs in turn; None: at once
 
 
 @dataclass
@@ -109,12 +110,13 @@ class TrainConfig:
     checkpoint_seconds: float = 60.0
     keep_checkpoint: bool = False
     time_limit: float | None = None
+    until: int | None = None
     results_dir: str = "results"
 
     def __post_init__(self) -> None:
         for name in ("depth", "width", "batch_size", "evaluations_per_epoch"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("epochs", "max_steps", "threads", "max_stack"):
+        for name in ("epochs", "max_steps", "threads", "max_stack", "until"):
             if getattr(self, name) is not None:
                 _at_least(name, getattr(self, name), 1)
         _at_least("seed", self.seed, 0)

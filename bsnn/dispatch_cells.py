@@ -15,13 +15,13 @@ from typing import Any
 import torch
 
 from bsnn.cell import Cell
-from bsnn.cellrun import CHECKPOINT, Job
+from bsnn.cellrun import CHECKPOINT, Job, answer, goal
+from bsnn.checkpoints import checkpoint_step
 from bsnn.files import try_lock
 from bsnn.launcher import Share
-from bsnn.planning import plan, sizes, steps
-from bsnn.records import FINISHED, read_record
-from bsnn.timelimit import Tally
-from bsnn.training import checkpoint_step, stack_key
+from bsnn.planning import plan, sizes
+from bsnn.tally import Counted, Tally
+from bsnn.training import stack_key
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,14 @@ class CellSpread:
         self._tell = tell
         self._jobs: dict[Path, list[int]] = {}  # positions of the unfinished cells' jobs, by folder
         self._cells: dict[Path, Cell] = {}
+        self._goals: dict[Path, int] = {}  # steps
         for position, job in enumerate(jobs):
             folder = job.folder
-            if folder not in self._jobs and _finished(folder):
+            if folder not in self._jobs and _answered(folder, goal(job.config)):
                 continue
             self._jobs.setdefault(folder, []).append(position)
             self._cells[folder] = Cell.from_config(job.config)
+            self._goals[folder] = max(goal(job.config), self._goals.get(folder, 0))
         self._order: list[Path] = []  # for each job that needs a worker, in the groups' order
         self._before = {folder: self._stored(folder) for folder in self._jobs}
 
@@ -80,37 +82,34 @@ class CellSpread:
         return [[position for planned in group for position in self._jobs[planned.folder]] for group in divided]
 
     def progress(self) -> str:
-        done = sum((folder / "record.json").exists() for folder in self._jobs)
+        done = sum(_answered(folder, self._goals[folder]) for folder in self._jobs)
         return f"{done} of {len(self._jobs)} cells"
 
     def ended(self, results: Sequence[Any]) -> None:
         if self._limit is not None:
-            self._tell(self._tally(dict(zip(self._order, results, strict=True)), self._limit))
+            failed = {
+                folder for folder, result in zip(self._order, results, strict=True) if isinstance(result, BaseException)
+            }
+            self._tell(Tally.of((self._counted(folder, folder in failed) for folder in self._jobs), self._limit))
 
-    def _tally(self, results: dict[Path, Any], limit: float) -> Tally:
-        ended = {folder for folder in self._jobs if _finished(folder)}
-        failed = {folder for folder, result in results.items() if isinstance(result, BaseException)} - ended
-        left = set(self._jobs) - ended - failed
-        elsewhere = {folder for folder in left if _held(folder)}
-        stored = {folder: self._stored(folder) for folder in self._jobs}
-        return Tally(
-            limit=limit,
-            cells=len(self._jobs),
-            ended=len(ended),
-            failed=len(failed),
-            elsewhere=len(elsewhere),
-            steps=sum(map(steps, self._cells.values())),
-            stored=sum(stored.values()),
-            made=sum(stored[folder] - self._before[folder] for folder in self._jobs if folder not in elsewhere),
+    def _counted(self, folder: Path, failed: bool) -> Counted:
+        ended = _answered(folder, self._goals[folder])
+        return Counted(
+            steps=self._goals[folder],
+            before=self._before[folder],
+            stored=self._stored(folder),
+            ended=ended,
+            failed=failed and not ended,
+            elsewhere=not failed and not ended and _held(folder),
         )
 
     def _stored(self, folder: Path) -> int:
         """How many of the cell's steps need no repeating."""
-        cell = self._cells[folder]
-        if _finished(folder):
-            return steps(cell)
+        goal = self._goals[folder]
+        if _answered(folder, goal):
+            return goal
         try:
-            return checkpoint_step(folder / CHECKPOINT, cell)
+            return min(goal, checkpoint_step(folder / CHECKPOINT, self._cells[folder]))
         except Exception:
             return 0  # damaged, or being replaced: its worker will say so
 
@@ -126,12 +125,11 @@ def confined(job: Job, share: Share) -> Job:
     return dataclasses.replace(job, config=config)
 
 
-def _finished(folder: Path) -> bool:
+def _answered(folder: Path, goal: int) -> bool:
     try:
-        record = read_record(folder)
+        return answer(folder, goal) is not None
     except Exception:
         return False  # not readable: whoever trains it will say so
-    return record is not None and record["status"] in FINISHED
 
 
 def _held(folder: Path) -> bool:

@@ -16,7 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,17 @@ import torch
 from bsnn import checkpoints, joblog
 from bsnn.cell import Cell
 from bsnn.cellrun import CHECKPOINT, CellRun, Job
+from bsnn.checkpoints import checkpoint_step
 from bsnn.config import TrainConfig
 from bsnn.data import Dataset, load
 from bsnn.errors import UserError
 from bsnn.meter import Meter
-from bsnn.metrics import Row
 from bsnn.network import BSNN
-from bsnn.planning import cores, plan, steps
+from bsnn.planning import cores, plan
 from bsnn.records import FINISHED, Record, read_record
-from bsnn.timelimit import CLOSING_SECONDS, CLOSING_SECONDS_PER_CELL, OutOfTime, Tally, reserve
-from bsnn.training import Interrupted, Progress, checkpoint_step, train
+from bsnn.tally import Counted, Tally
+from bsnn.timelimit import CLOSING_SECONDS, CLOSING_SECONDS_PER_CELL, Countdown, OutOfTime, reserve
+from bsnn.training import Ended, Event, NewRow, Stored, Took, train
 
 __all__ = ["Job", "load_trained", "run_cell", "run_cells"]
 log = logging.getLogger(__name__)
@@ -47,9 +48,9 @@ def run_cell(
 ) -> Record:
     """Train the cell that `config` describes and return its record, which then lies in its folder.
 
-    A finished cell is returned as it is. An exception in training is recorded as status `crashed` and raised; a
-    UserError, or OutOfTime for config.time_limit, only raised. `command` is what the record's provenance names as its
-    origin.
+    A finished cell is returned as it is; with config.until, one that is as far is, too. An exception in training is
+    recorded as status `crashed` and raised; a UserError, or OutOfTime for config.time_limit, only raised. `command` is
+    what the record's provenance names as its origin.
     """
     [outcome] = run_cells([Job(config, resolved_config, command)], progress_bar)
     if isinstance(outcome, BaseException):
@@ -66,13 +67,13 @@ def run_cells(
     """The record of each job's cell, in their order, or the exception that there is instead.
 
     All are trained that can be, whatever happens to some. Cells that other processes train meanwhile are waited for.
-    A KeyboardInterrupt stops all of them within a step or so; they keep their checkpoints. The least time_limit of the
-    jobs stops all of them: those that have not ended keep a checkpoint of where they are, if they have begun, and are
-    answered by OutOfTime.
+    A KeyboardInterrupt and the least time_limit of the jobs stop all of them within a second or so: each that has begun
+    then has a checkpoint of where it is and the record of an unfinished cell. With a time limit they are answered by
+    OutOfTime.
 
     Args:
         started: the time.time() that the limit counts from; default: now.
-        tell: called in the end with how far the cells are, if there is a limit.
+        tell: called in the end with how far the cells are, if they were stopped or might have been.
     """
     limits = [job.config.time_limit for job in jobs if job.config.time_limit is not None]
     now = time.time()
@@ -83,9 +84,11 @@ def run_cells(
     runs = {folder: CellRun(same) for folder, same in asked.items()}
     with joblog.routed():
         sweep = _Sweep(list(runs.values()), progress_bar, deadline)
-        sweep.run()
-        if limits:
-            tell(sweep.tally(min(limits)))
+        try:
+            sweep.run()
+        finally:
+            if limits or sweep.stopped:
+                tell(sweep.tally(min(limits, default=None)))
     return [runs[job.folder].outcome or OutOfTime(f"{job.folder.name}: stopped by the time limit") for job in jobs]
 
 
@@ -113,7 +116,7 @@ class _Sweep:
         self._stop = threading.Event()
         self._deadline = deadline  # of time.monotonic()
         self._time_is_up = threading.Event()
-        self._start_up = 0.0  # the longest time from taking a stack to its first row
+        self._start_up = 0.0  # the longest time from taking a stack to its first event
         self._before: dict[CellRun, int] = {}  # steps behind records and checkpoints
         self._meter = Meter(len(runs), lambda: sum(run.outcome is not None for run in runs), progress_bar)
         self._loading = threading.Lock()
@@ -136,20 +139,26 @@ class _Sweep:
         finally:
             self._meter.close()
 
-    def tally(self, limit: float) -> Tally:
+    @property
+    def stopped(self) -> bool:
+        """Whether Ctrl-C, or an error outside the trainings, has stopped them."""
+        return self._stop.is_set()
+
+    def tally(self, limit: float | None) -> Tally:
         """After `run`: how far the cells are."""
         left = [run for run in self._runs if run.outcome is None]
         for run in left:
             run.step = checkpoint_step(run.checkpoint, run.cell)
-        return Tally(
-            limit=limit,
-            cells=len(self._runs),
-            ended=sum(isinstance(run.outcome, dict) for run in self._runs),
-            failed=sum(isinstance(run.outcome, BaseException) for run in self._runs),
-            elsewhere=sum(run.waiting for run in left),
-            steps=sum(steps(run.cell) for run in self._runs),
-            stored=sum(map(_stored, self._runs)),
-            made=sum(_stored(run) - self._before[run] for run in self._runs if not run.waiting),
+        return Tally.of((self._counted(run) for run in self._runs), limit)
+
+    def _counted(self, run: CellRun) -> Counted:
+        return Counted(
+            steps=run.goal,
+            before=self._before.get(run, 0),
+            stored=_stored(run),
+            ended=isinstance(run.outcome, dict),
+            failed=isinstance(run.outcome, BaseException),
+            elsewhere=run.outcome is None and run.waiting,
         )
 
     def _out_of_time(self, needed: float = 0.0) -> bool:
@@ -159,7 +168,7 @@ class _Sweep:
         return self._time_is_up.is_set()
 
     def _round(self, free: Sequence[CellRun]) -> None:
-        self._meter.expect(sum(steps(run.cell) - run.step for run in free))
+        self._meter.expect(sum(run.goal - run.step for run in free))
         on_cpu = all(run.device.type == "cpu" for run in free)
         wished = [run.config.threads for run in free if run.config.threads is not None]
         workers = min(wished, default=cores()) if on_cpu else 1
@@ -201,41 +210,14 @@ class _Sweep:
 
     def _attempt(self, members: Sequence[CellRun], data: Dataset) -> None:
         """Train a stack; if that raises an exception, train smaller ones, down to the cell that is to blame."""
-        for run in members:
-            run.stack = len(members)
-        began = time.monotonic()
-        first_row = True
-
-        def add(index: int, row: Row) -> None:
-            nonlocal first_row
-            if first_row:
-                first_row, self._start_up = False, max(self._start_up, time.monotonic() - began)
-            members[index].add(row)
-
         try:
-            train(
-                [run.cell for run in members],
-                data,
-                [run.checkpoint for run in members],
-                on_row=add,
-                on_end=lambda index, progress: self._ended(members[index], progress),
-                on_step=self._meter.add,
-                stop=self._stop,
-                checkpoint_seconds=min(run.config.checkpoint_seconds for run in members),
-                keep_checkpoint=any(run.config.keep_checkpoint for run in members),
-                deadline=None if self._deadline is None else self._deadline - _closing_seconds(members),
-            )
-            if all(run.outcome is not None for run in members):
-                return
-            raise RuntimeError("the training returned before all of its cells had ended")
-        except OutOfTime as stopped:
-            log.info("a stack of %d cells: %s", len(members), stopped)
-            self._time_is_up.set()
-            return
-        except Interrupted:
-            return
+            stopped = self._watch(members, data)
         except Exception as error:
             failure = error
+        else:
+            for run in (run for run in members if run.outcome is None):
+                run.stop() if stopped else run.reach()
+            return
         left = [run for run in members if run.outcome is None]
         if len(members) == 1:
             for run in left:
@@ -260,9 +242,43 @@ class _Sweep:
                 if not self._stop.is_set() and not self._out_of_time():
                     self._attempt(equally_far[start : start + size], data)
 
-    def _ended(self, run: CellRun, progress: Progress) -> None:
-        self._meter.expect(progress.step - steps(run.cell))  # a diverged one needs no more
-        run.finish(progress)
+    def _watch(self, members: Sequence[CellRun], data: Dataset) -> bool:
+        """Train a stack until it has ended, or must stop; returns whether it was stopped."""
+        began = time.monotonic()
+        deadline = None if self._deadline is None else self._deadline - _closing_seconds(members)
+        countdown = Countdown(deadline, [run.cell for run in members])
+        events = train(
+            [run.cell for run in members],
+            data,
+            [run.checkpoint for run in members],
+            goal=max(run.goal for run in members),
+            checkpoint_seconds=min(run.config.checkpoint_seconds for run in members),
+            keep_checkpoint=any(run.config.keep_checkpoint for run in members),
+            origins=[run.origin(len(members)) for run in members],
+        )
+        with closing(events):
+            for number, event in enumerate(events):
+                self._note(members, event, countdown)
+                if number == 0:
+                    self._start_up = max(self._start_up, time.monotonic() - began)
+                if countdown.is_up(sum(run.outcome is None for run in members)):
+                    self._time_is_up.set()
+                if self._time_is_up.is_set() or self._stop.is_set():
+                    return True
+        return False
+
+    def _note(self, members: Sequence[CellRun], event: Event, countdown: Countdown) -> None:
+        match event:
+            case Took(networks, steps):
+                self._meter.add(networks * steps)
+            case NewRow(index, row):
+                members[index].add(row)
+            case Stored(index, seconds):
+                countdown.stored(seconds)
+                members[index].store()
+            case Ended(index, progress):
+                self._meter.expect(progress.step - members[index].goal)  # a diverged one needs no more
+                members[index].finish(progress)
 
     def _load_data(self, key: DataKey) -> Dataset | Exception:
         """The dataset, or why there is none; loaded, or looked for in vain, once for all stacks of a round."""
@@ -283,7 +299,7 @@ class _Sweep:
 
 def _stored(run: CellRun) -> int:
     """How many of the cell's steps need no repeating: all of one that has diverged, those of a checkpoint."""
-    return steps(run.cell) if isinstance(run.outcome, dict) else run.step
+    return run.goal if isinstance(run.outcome, dict) else min(run.step, run.goal)
 
 
 def _closing_seconds(runs: Sequence[CellRun]) -> float:

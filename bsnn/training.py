@@ -1,4 +1,4 @@
-"""Training of cells: the paper's protocol, with rows of metrics, checkpoints and exact resumption.
+"""Training of a stack of cells: the paper's protocol as an iterator over its rows, checkpoints and ends.
 
 Section 3.2 and Table 2: SGD with momentum, no weight decay, no schedule, mini-batches in a fresh random order each
 epoch, the last short one kept. Training accuracy is the running mean over the epoch's mini-batches, each before its
@@ -9,11 +9,13 @@ cached one step earlier).
 from __future__ import annotations
 
 import math
-import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,24 +24,111 @@ from torch.nn import functional as F  # noqa: N812
 
 from bsnn import checkpoints
 from bsnn.cell import Cell
-from bsnn.checkpoints import Progress, checkpoint_step
+from bsnn.checkpoints import Progress
 from bsnn.data import Dataset
 from bsnn.engine.functions import function_of
 from bsnn.engine.graphs import GraphSteps
-from bsnn.engine.interval import Interrupted, Measured, Trainable, run_steps
+from bsnn.engine.interval import Measured, Trainable, run_steps
 from bsnn.engine.stack import SHARED, Stack, in_order
 from bsnn.metrics import Row, gradient_summary
 from bsnn.randomness import batch_order
 from bsnn.reference import ReferenceStack
-from bsnn.timelimit import OutOfTime, Pace
-
-__all__ = ["Interrupted", "Progress", "checkpoint_step", "evaluate", "make_stack", "stack_key", "train"]
 
 # Samples in an evaluation's batches: a layer's signals of a stack then stay in a CPU's cache, and a GPU has enough to
 # do. The same for every stack, so that a cell's losses don't depend on its company.
 EVALUATION_BATCH = {"cpu": 320, "cuda": 2000}
-# Checkpoints that take long to write (a GPU's stack has gigabytes) are written less often: in a tenth of the time.
+# A stack takes steps for about so long before it yields: the time within which a training can be stopped.
+TOOK_SECONDS = 0.5
+# A checkpoint that takes long to write (a GPU's stack has gigabytes) is written less often: in a tenth of the time.
 SAVE_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Took:
+    """All networks of the stack have taken so many steps; 0: a part of an evaluation."""
+
+    networks: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class NewRow:
+    """A cell was evaluated, or its checkpoint held this row."""
+
+    index: int
+    row: Row
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A cell's checkpoint was written, in so many seconds."""
+
+    index: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A cell's training is over: it has taken all of its steps, or its loss became nan or inf."""
+
+    index: int
+    progress: Progress
+
+
+Event = Took | NewRow | Stored | Ended
+
+
+def train(
+    cells: Sequence[Cell],
+    data: Dataset,
+    paths: Sequence[Path],
+    *,
+    goal: int | None = None,
+    checkpoint_seconds: float = 60.0,
+    keep_checkpoint: bool = False,
+    origins: Sequence[Mapping[str, Any]] | None = None,
+) -> Generator[Event, None, None]:
+    """Train cells with equal `stack_key`s as one stack and tell what happens, cell by cell.
+
+    Closing the iterator (contextlib.closing) stops the training and writes checkpoints of where it is, also between
+    rows. Iterating over the same call again goes on from there, to the same numbers to the bit on the same machine as
+    those of a training that was never stopped. An exception of the training itself leaves the checkpoints as they were.
+
+    Args:
+        data: their dataset, on the device that trains.
+        paths: the cells' checkpoints; those that exist are resumed from, and must be equally far.
+        goal: the step to stop at, with checkpoints; None: the last one.
+        checkpoint_seconds: the least time between checkpoints; 0: one after every row.
+        keep_checkpoint: write one at a cell's end, too.
+        origins: for each cell what its segments say of this process (bsnn.records).
+
+    Yields:
+        The rows of the checkpoints first, then everything as it happens. Indices are those of `cells`.
+    """
+    training = _Training(cells, data, paths, goal, checkpoint_seconds, keep_checkpoint, origins)
+    try:
+        yield from training.run()
+    except GeneratorExit:
+        training.stop()
+        raise
+
+
+def completed(training: Generator[Event, None, None]) -> list[Progress]:
+    """Run a training to its end; returns how it ended for each cell, in their order."""
+    with closing(training) as events:
+        ends = {event.index: event.progress for event in events if isinstance(event, Ended)}
+    return [ends[index] for index in sorted(ends)]
+
+
+def evaluate(stack: Trainable, x: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
+    """Compute every member's accuracy in percent and mean cross-entropy in nats on (x, y), in evaluation mode."""
+    batches = _evaluation(stack, x, y)
+    while True:
+        try:
+            next(batches)
+        except StopIteration as done:
+            accuracy_K, loss_K = done.value
+            return accuracy_K, loss_K
 
 
 def stack_key(cell: Cell) -> Hashable:
@@ -53,43 +142,10 @@ def stack_key(cell: Cell) -> Hashable:
 
 
 def make_stack(cells: Sequence[Cell], device: torch.device) -> Trainable:
-    """The cells at their initial weights: a stack of the engine, or of bsnn.network for functions with parameters."""
+    """Make the cells' networks at their initial weights: of the engine, or of bsnn.network where phi has parameters."""
     if any(True for cell in cells for _ in cell.make_activation().parameters()):
         return ReferenceStack(cells, device)
     return Stack(cells, device)
-
-
-def train(
-    cells: Sequence[Cell],
-    data: Dataset,
-    paths: Sequence[Path],
-    *,
-    on_row: Callable[[int, Row], None] = lambda index, row: None,
-    on_end: Callable[[int, Progress], None] = lambda index, progress: None,
-    on_step: Callable[[int], None] = lambda networks: None,
-    stop: threading.Event | None = None,
-    checkpoint_seconds: float = 60.0,
-    keep_checkpoint: bool = False,
-    deadline: float | None = None,
-) -> list[Progress]:
-    """Train cells with equal `stack_key`s as one stack, each to its end or until its loss is nan or inf.
-
-    Args:
-        data: their dataset, on the device that trains.
-        paths: the cells' checkpoints; those that exist are resumed from, and must be equally far.
-        on_row: called with a cell's index and each of its rows, those restored from the checkpoint included.
-        on_end: called once for each cell, as soon as it has ended, also where the others go on.
-        on_step: called with the number of networks after each step.
-        stop: when set, training ends with Interrupted; the checkpoints are kept.
-        checkpoint_seconds: the least time between checkpoints, which are written after rows only; 0: after each row.
-        keep_checkpoint: write the last one too.
-        deadline: of time.monotonic(); training ends before it with checkpoints of where it is, between rows too, and
-            with OutOfTime.
-
-    The numbers of a resumed training equal those of an uninterrupted one to the bit, on the same machine.
-    """
-    training = _Training(cells, data, paths, on_row, on_end, on_step, stop, deadline)
-    return training.run(checkpoint_seconds, keep_checkpoint)
 
 
 class _Training:
@@ -98,16 +154,16 @@ class _Training:
         cells: Sequence[Cell],
         data: Dataset,
         paths: Sequence[Path],
-        on_row: Callable[[int, Row], None],
-        on_end: Callable[[int, Progress], None],
-        on_step: Callable[[int], None],
-        stop: threading.Event | None,
-        deadline: float | None,
+        goal: int | None,
+        checkpoint_seconds: float,
+        keep_checkpoint: bool,
+        origins: Sequence[Mapping[str, Any]] | None,
     ) -> None:
         self.index = sorted(range(len(cells)), key=lambda i: in_order(cells[i]))  # of the k-th member
         self.cells, self.paths = [cells[i] for i in self.index], [paths[i] for i in self.index]
-        self.data, self.on_row, self.on_end, self.on_step, self.stop = data, on_row, on_end, on_step, stop
-        self.device = data.train_x.device
+        self.origins = [{} if origins is None else dict(origins[i]) for i in self.index]
+        self.data, self.device = data, data.train_x.device
+        self.checkpoint_seconds, self.keep_checkpoint = checkpoint_seconds, keep_checkpoint
         if self.device.type == "cpu":
             # A dead network's signals are subnormal numbers, with which a CPU multiplies a hundred times more slowly;
             # what would be below 1e-38 is 0. This thread only.
@@ -118,13 +174,26 @@ class _Training:
         self.stack = make_stack(self.cells, self.device)
         on_gpu = self.device.type == "cuda" and isinstance(self.stack, Stack)
         self.run_steps = GraphSteps() if on_gpu else run_steps
+
         self.states = [self._restored(k) for k in range(len(self.cells))]
         steps = {state.step for state in self.states}
         if len(steps) != 1:
             raise ValueError(f"expected members that are equally far, found steps {sorted(steps)}")
         self.step = self.saved_step = steps.pop()
-        self.pace = Pace(deadline, self.cells, len(data.test_x) / self.cells[0].batch_size)
         self.active = set(range(len(self.cells)))
+
+        cell, images = self.cells[0], len(data.train_x)
+        self.per_epoch = math.ceil(images / cell.batch_size)
+        self.last = cell.epochs * self.per_epoch
+        if cell.max_steps is not None:
+            self.last = min(self.last, cell.max_steps)
+        self.goal = self.last if goal is None else min(self.last, goal)
+        self.evaluations = _evaluation_steps(self.per_epoch, cell.evaluations_per_epoch, self.last)
+        self.order_KN: Tensor | None = None  # of the epoch
+        self.chunk = 1  # steps to take at once
+        self.save_seconds = 0.0  # of one network, the last time
+        self.started = _now()
+        self.clock = self.saved = time.monotonic()
 
     def _restored(self, k: int) -> Progress:
         cell, path = self.cells[k], self.paths[k]
@@ -137,53 +206,60 @@ class _Training:
             raise checkpoints.damaged(path, cell, error) from error
         return progress
 
-    def run(self, checkpoint_seconds: float, keep_checkpoint: bool) -> list[Progress]:
-        cell, n = self.cells[0], len(self.data.train_x)
-        per_epoch = math.ceil(n / cell.batch_size)
-        last = cell.epochs * per_epoch
-        if cell.max_steps is not None:
-            last = min(last, cell.max_steps)
-        evaluations = _evaluation_steps(per_epoch, cell.evaluations_per_epoch, last)
+    def run(self) -> Iterator[Event]:
         for k, state in enumerate(self.states):
             for row in state.rows:
-                self.on_row(self.index[k], Row(**row))
-        self.clock, self.saved = time.monotonic(), time.monotonic()
-        if not self.states[0].rows:
-            self._finish_rows(per_epoch)
-        self._end_members(last)
-        order_KN: Tensor | None = None
+                yield NewRow(self.index[k], Row(**row))
+        if not self._row_is_due():
+            yield from self._ends()
         while self.active:
-            epoch, first = divmod(self.step, per_epoch)
-            if first == 0 or order_KN is None:
-                order_KN = self._orders(epoch, n)
-            row_step = min(step for step in evaluations if step > self.step)
-            steps = self.pace.steps(row_step - self.step, len(self.active))
-            if steps == 0:
-                self._stop_in_time()
-            samples = slice(first * cell.batch_size, (first + steps) * cell.batch_size)
-            before = time.monotonic()
-            measured = self.run_steps(
-                self.stack,
-                self.data,
-                order_KN[:, samples],
-                cell.batch_size,
-                cell.depth,
-                self.on_step,
-                self.stop,
-            )
-            self._note(measured)
-            self.step += steps
-            self.pace.took(steps, time.monotonic() - before)
-            if self.step < row_step:
-                continue
-            self._finish_rows(per_epoch)
-            self._save_checkpoints(last, checkpoint_seconds, keep_checkpoint)
-            self._end_members(last)
-        return [self.states[self.index.index(i)] for i in range(len(self.index))]
+            if self._row_is_due():
+                yield from self._rows()
+                yield from self._ends()
+            elif self.step < self.goal:
+                yield self._take_steps()
+            else:
+                if self.step > self.saved_step:
+                    yield from self._save(sorted(self.active))
+                return
+            if self._checkpoint_is_due():
+                yield from self._save(sorted(self.active))
 
-    def _orders(self, epoch: int, n: int) -> Tensor:
+    def stop(self) -> None:
+        """Write checkpoints of where the training is."""
+        if self.step > self.saved_step:
+            for _ in self._save(sorted(self.active)):
+                pass
+
+    def _row_is_due(self) -> bool:
+        known = next((self.states[k].rows for k in sorted(self.active)), None)
+        if known is None:
+            return False
+        return not known or (self.step in self.evaluations and known[-1]["step"] < self.step)
+
+    def _take_steps(self) -> Took:
+        epoch, first = divmod(self.step, self.per_epoch)
+        if first == 0 or self.order_KN is None:
+            self.order_KN = self._orders(epoch)
+        batch = self.cells[0].batch_size
+        row_step = min(step for step in self.evaluations if step > self.step)
+        steps = min(self.chunk, row_step - self.step)
+        samples = slice(first * batch, (first + steps) * batch)
+        before = time.monotonic()
+        measured = self.run_steps(
+            self.stack, self.data, self.order_KN[:, samples], batch, self.cells[0].depth, lambda networks: None, None
+        )
+        # the first step compiles kernels: grow from what the next ones show
+        each = (time.monotonic() - before) / steps
+        self.chunk = max(1, min(4 * self.chunk, int(TOOK_SECONDS / max(each, 1e-9))))
+        self._note(measured)
+        self.step += steps
+        return Took(len(self.cells), steps)
+
+    def _orders(self, epoch: int) -> Tensor:
         """The epoch's order of every member (K, n); members with one seed share it."""
-        orders = {seed: batch_order(seed, epoch, n) for seed in {cell.seed for cell in self.cells}}
+        images = len(self.data.train_x)
+        orders = {seed: batch_order(seed, epoch, images) for seed in {cell.seed for cell in self.cells}}
         return torch.stack([orders[cell.seed] for cell in self.cells]).to(self.device)
 
     def _note(self, measured: Measured) -> None:
@@ -198,12 +274,37 @@ class _Training:
             state.last_gradient_norms = measured.norms_SLK[-1, :, k].tolist()
             state.step += len(measured.loss_SK)
 
-    def _add_up(self, k: int, per_epoch: int) -> None:
+    def _rows(self) -> Iterator[Event]:
+        """Evaluate, and give every active member its row."""
+        accuracy_K, loss_K = yield from _evaluation(self.stack, self.data.test_x, self.data.test_y)
+        self._count_seconds()
+        rows = []
+        for k in sorted(self.active):
+            state = self.states[k]
+            trained = self.step > 0
+            if trained:
+                self._add_up(k)
+            row = Row(
+                epoch=self.step / self.per_epoch,
+                step=self.step,
+                seconds=state.seconds,
+                train_accuracy=100 * state.correct / state.seen if trained else None,
+                train_loss=state.loss_sum / state.seen if trained else None,
+                test_accuracy=accuracy_K[k],
+                test_loss=loss_K[k],
+                **gradient_summary(np.array([(largest, smallest) for _, _, largest, smallest in state.interval])),
+            )
+            state.interval = []
+            state.rows.append(row.as_dict())
+            rows.append(NewRow(self.index[k], row))
+        yield from rows  # after all members have theirs: whoever stops here finds them equally far
+
+    def _add_up(self, k: int) -> None:
         """Add the interval since the last row to a member's sums: all of it at once, so that it rounds in one way."""
         state, batch = self.states[k], self.cells[k].batch_size
         steps = len(state.interval)
         losses, correct, _, _ = zip(*state.interval, strict=True)
-        first = (self.step - steps) % per_epoch
+        first = (self.step - steps) % self.per_epoch
         sizes = np.full(steps, batch)
         sizes[-1] = min(batch, len(self.data.train_x) - (first + steps - 1) * batch)  # an epoch's last one may be short
         if first == 0:
@@ -215,30 +316,47 @@ class _Training:
         if len(bad):
             state.diverged_at_step = self.step - steps + int(bad[0]) + 1
 
-    def _finish_rows(self, per_epoch: int) -> None:
-        """Evaluate, and give every active member its row."""
-        before = time.monotonic()
-        accuracy_K, loss_K = evaluate(self.stack, self.data.test_x, self.data.test_y)
-        self.pace.evaluated(time.monotonic() - before)
-        self._count_seconds()
+    def _ends(self) -> Iterator[Event]:
+        """Take out the members that have diverged, and at the last step all."""
         for k in sorted(self.active):
             state = self.states[k]
-            trained = self.step > 0
-            if trained:
-                self._add_up(k, per_epoch)
-            row = Row(
-                epoch=self.step / per_epoch,
-                step=self.step,
-                seconds=state.seconds,
-                train_accuracy=100 * state.correct / state.seen if trained else None,
-                train_loss=state.loss_sum / state.seen if trained else None,
-                test_accuracy=accuracy_K[k],
-                test_loss=loss_K[k],
-                **gradient_summary(np.array([(largest, smallest) for _, _, largest, smallest in state.interval])),
-            )
-            state.interval = []
-            state.rows.append(row.as_dict())
-            self.on_row(self.index[k], row)
+            if self.step >= self.last or state.diverged_at_step is not None:
+                if self.keep_checkpoint and self.step > self.saved_step:
+                    yield from self._save([k])
+                self._sign(k)
+                self.active.remove(k)
+                yield Ended(self.index[k], state)
+
+    def _checkpoint_is_due(self) -> bool:
+        if not self.active or self.saved_step == self.step or self._row_is_due():
+            return False
+        if not self.checkpoint_seconds:
+            return self.step in self.evaluations
+        wait = max(self.checkpoint_seconds, self.save_seconds * len(self.active) / SAVE_SHARE)
+        return time.monotonic() - self.saved >= wait
+
+    def _save(self, members: Sequence[int]) -> Iterator[Event]:
+        self._count_seconds()
+        stored = []
+        for k in members:
+            before = time.monotonic()
+            self._sign(k)
+            checkpoints.save(self.paths[k], self.cells[k], self.stack.member(k), self.states[k])
+            self.save_seconds = time.monotonic() - before
+            stored.append(Stored(self.index[k], self.save_seconds))
+        if set(members) == self.active:
+            self.saved, self.saved_step = time.monotonic(), self.step
+        yield from stored
+
+    def _sign(self, k: int) -> None:
+        """Add to a member's segments what this process has trained of it."""
+        segments, origin = self.states[k].segments, self.origins[k]
+        done = segments[-1]["last_step"] if segments else 0
+        if self.step == done:
+            return
+        if not segments or segments[-1]["provenance"] != origin:
+            segments.append({"first_step": done, "started": self.started, "provenance": origin})
+        segments[-1] |= {"last_step": self.step, "finished": _now()}
 
     def _count_seconds(self) -> None:
         now = time.monotonic()
@@ -246,50 +364,21 @@ class _Training:
             self.states[k].seconds += (now - self.clock) / len(self.cells)
         self.clock = now
 
-    def _save_checkpoints(self, last: int, seconds: float, keep: bool) -> None:
-        wait = max(seconds, self.pace.save_seconds(len(self.active)) / SAVE_SHARE) if seconds else 0.0
-        due = time.monotonic() - self.saved >= wait
-        self._save([k for k in sorted(self.active) if (keep if self._ends(k, last) else due)])
-        if due:
-            self.saved, self.saved_step = time.monotonic(), self.step
 
-    def _save(self, members: Sequence[int]) -> None:
-        before = time.monotonic()
-        for k in members:
-            checkpoints.save(self.paths[k], self.cells[k], self.stack.member(k), self.states[k])
-        if members:
-            self.pace.saved(len(members), time.monotonic() - before)
-
-    def _stop_in_time(self) -> NoReturn:
-        if self.step > self.saved_step:
-            self._count_seconds()
-            self._save(sorted(self.active))
-        raise OutOfTime(f"stopped by the time limit at step {self.step}")
-
-    def _ends(self, k: int, last: int) -> bool:
-        return self.step >= last or self.states[k].diverged_at_step is not None
-
-    def _end_members(self, last: int) -> None:
-        """Take out the members that have diverged, and at the last step all."""
-        for k in sorted(self.active):
-            if self._ends(k, last):
-                self.active.remove(k)
-                self.on_end(self.index[k], self.states[k])
-
-
-@torch.no_grad()
-def evaluate(stack: Trainable, x: Tensor, y: Tensor) -> tuple[list[float], list[float]]:
-    """Every member's accuracy in percent and mean cross-entropy in nats on (x, y), in evaluation mode."""
+def _evaluation(stack: Trainable, x: Tensor, y: Tensor) -> Generator[Took, None, tuple[list[float], list[float]]]:
+    """`evaluate` in parts, between which a training can be stopped."""
     correct_K: Any = 0
     loss_K: Any = 0.0
     networks = len(stack.cells)
     batch = EVALUATION_BATCH[x.device.type]
     for x_BD, y_B in zip(x.split(batch), y.split(batch), strict=True):
-        logits_KBC = stack.logits(x_BD)
-        correct_K = correct_K + (logits_KBC.argmax(dim=2) == y_B).sum(dim=1)
-        target = y_B.expand(networks, -1)
-        losses_KB = F.cross_entropy(logits_KBC.transpose(1, 2), target, reduction="none")
-        loss_K = loss_K + losses_KB.sum(dim=1, dtype=torch.float64)
+        with torch.no_grad():
+            logits_KBC = stack.logits(x_BD)
+            correct_K = correct_K + (logits_KBC.argmax(dim=2) == y_B).sum(dim=1)
+            target = y_B.expand(networks, -1)
+            losses_KB = F.cross_entropy(logits_KBC.transpose(1, 2), target, reduction="none")
+            loss_K = loss_K + losses_KB.sum(dim=1, dtype=torch.float64)
+        yield Took(networks, 0)
     return (100 * correct_K.double() / len(y)).tolist(), (loss_K / len(y)).tolist()
 
 
@@ -299,3 +388,7 @@ def _evaluation_steps(steps_per_epoch: int, evaluations_per_epoch: int, last_ste
     epochs = range(math.ceil(last_step / steps_per_epoch))
     steps = {epoch * steps_per_epoch + step for epoch in epochs for step in within}
     return sorted({step for step in steps if step < last_step} | {last_step})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -53,7 +53,7 @@ def trained_rows(config: BridgeConfig, name: str, seed: int) -> list[Row]:
     def rows(gpn: bool) -> list[Row]:
         cell, path = cells[gpn], paths[gpn]
         try:
-            (progress,) = training.train([cell], data, [path], keep_checkpoint=True)
+            (progress,) = training.completed(training.train([cell], data, [path], keep_checkpoint=True))
         finally:
             torch.set_flush_denormal(False)  # training switches it on, for this thread
         first, last = progress.rows[0], progress.rows[-1]

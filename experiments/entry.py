@@ -6,19 +6,20 @@ import functools
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple, ParamSpec, TypeVar
 
 from hydra.errors import CompactHydraException
 
 from bsnn.errors import UserError
-from bsnn.timelimit import Tally
+from bsnn.tally import Tally
 from experiments import STARTED
 
 MORE_TO_DO = 75
@@ -96,23 +97,39 @@ def note(tally: Tally) -> None:
             file.write(json.dumps(asdict(tally)) + "\n")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does."""
+
+
 def run(main: Callable[[], None]) -> None:
-    """Call a `hydra.main` function. Ctrl-C ends it, a sweep too, with one line and exit code 130; a time limit with one
-    line and MORE_TO_DO, also if some cells have failed: that is for the command to say that ends in time."""
+    """Call a `hydra.main` function. Ctrl-C and SIGTERM end it, a sweep too, with one line and exit codes 130 and 143; a
+    time limit with one line and MORE_TO_DO, also if some cells have failed: that is for the command to say that ends in
+    time."""
+    signal.signal(signal.SIGTERM, _terminate)
     with tempfile.TemporaryDirectory(prefix="bsnn-") as folder:
         notes = Path(folder) / "notes"
         os.environ["BSNN_COMMAND"] = json.dumps(Command(os.getpid(), STARTED, str(notes)))
         code: str | int | None = None
+        interrupted: KeyboardInterrupt | None = None
         try:
             main()
-        except KeyboardInterrupt:
-            print("interrupted: finished work is kept, and the same command continues from the last checkpoint")
-            sys.exit(130)
+        except KeyboardInterrupt as error:
+            interrupted = error
         except SystemExit as ended:
             code = ended.code
+        tally = Tally()
         if notes.exists():
-            tally = sum((Tally(**json.loads(line)) for line in notes.read_text().splitlines()), Tally())
-            if tally.left:
-                print(tally.sentence(time.time() - STARTED), file=sys.stdout if tally.goes_on else sys.stderr)
-                code = MORE_TO_DO if tally.goes_on else 1
+            tally = sum((Tally(**json.loads(line)) for line in notes.read_text().splitlines()), tally)
+        if interrupted is not None:
+            kept = "what is finished is kept, and the same command goes on"
+            told = replace(tally, limit=None).sentence(time.time() - STARTED)
+            print(f"interrupted: {told if tally.left else kept}")
+            sys.exit(143 if isinstance(interrupted, Terminated) else 130)
+        if tally.left:
+            print(tally.sentence(time.time() - STARTED), file=sys.stdout if tally.goes_on else sys.stderr)
+            code = MORE_TO_DO if tally.goes_on else 1
         sys.exit(code)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated

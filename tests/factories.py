@@ -18,6 +18,9 @@ from bsnn.metrics import Row
 from bsnn.records import Record, run_dir, write_record
 from bsnn.results import runs_of
 
+CLOCK_AND_ORIGIN = ("started", "finished", "seconds", "provenance", "segments")
+"""The entries of a record in which two trainings of one cell on one machine differ, beside the seconds of its rows."""
+
 PROVENANCE = {
     "commit": "0123456789abcdef0123456789abcdef01234567",
     "dirty": False,

@@ -33,7 +33,7 @@ from bsnn.files import try_lock
 from bsnn.launcher import Share
 from bsnn.records import read_records
 from bsnn.runner import run_cells
-from bsnn.timelimit import Tally
+from bsnn.tally import Tally
 from experiments import entry
 from experiments.train import main
 from tests.hydra_app import run_app
@@ -123,8 +123,9 @@ def test_groups_hold_what_can_share_a_stack_most_telling_first() -> None:
     [twice] = [group for group in groups if 0 in group]
     assert twice.index(len(asked)) == twice.index(0) + 1  # asked for twice, trained once
     assert sorted(k for group in groups for k in group) == [k for k in range(26) if k != 23]
-    first = [(cells[group[0]].config.seed, cells[group[0]].config.dataset.name) for group in groups]
-    assert first == sorted(first, key=lambda pair: (pair[0], pair[1] == "cifar10"))
+    first = [cells[group[0]].config for group in groups]
+    ranks = [(one.seed, one.batch_norm, one.dataset.name == "cifar10", not one.gpn) for one in first]
+    assert ranks == sorted(ranks)
     assert [cells[k].config.batch_norm for k in groups[0]] == sorted(cells[k].config.batch_norm for k in groups[0])
     assert spread.progress() == "0 of 24 cells"
 
@@ -132,7 +133,7 @@ def test_groups_hold_what_can_share_a_stack_most_telling_first() -> None:
 def test_what_is_done_needs_no_worker(inline: type[Inline], capfd: pytest.CaptureFixture[str]) -> None:
     sweep = (*LOCAL, "activation=tanh,relu", "gpn=true,false", "hydra.launcher.cells_per_job=3")
     assert run_app(main, *sweep) == 0
-    assert inline.opened[0].sent == [[0, 1], [2, 3]]
+    assert inline.opened[0].sent == [[0, 2], [1, 3]]  # GPN first
     assert inline.opened[0].closed
     assert inline.opened[0].parameters["jobs_at_once"] == 2
     capfd.readouterr()

@@ -21,6 +21,7 @@ from bsnn.files import try_lock
 from bsnn.meter import Meter
 from bsnn.records import Record, read_record
 from bsnn.runner import Job, run_cell, run_cells
+from tests.factories import CLOCK_AND_ORIGIN
 
 GRID = [
     f"activation={name} gpn={gpn} batch_norm={bn}" for name in ("relu", "selu") for gpn, bn in ((0, 0), (1, 0), (1, 1))
@@ -92,7 +93,7 @@ def jobs(*overrides: str, shared: str = "") -> list[Job]:
 def comparable(record: Record | BaseException | None) -> Record:
     """A record without the clock and where it comes from. All else is the same to the bit, in whatever stack."""
     assert isinstance(record, dict), record
-    kept = {key: value for key, value in record.items() if key not in ("started", "finished", "seconds", "provenance")}
+    kept = {key: value for key, value in record.items() if key not in CLOCK_AND_ORIGIN}
     rows = [row | {"seconds": 0} for row in record["rows"]]
     return kept | {"rows": repr(rows), "gradient_norms": repr(kept["gradient_norms"])}  # nan equals itself there
 
@@ -249,7 +250,7 @@ def test_missing_data_is_looked_for_once_and_leaves_no_records(monkeypatch: pyte
 
 
 def test_a_training_that_ends_nothing_is_a_crash_not_an_endless_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "train", lambda *_, **__: None)
+    monkeypatch.setattr(runner, "train", lambda *_, **__: (event for event in ()))
     assert statuses(run_cells(jobs(*GRID[:2]))) == ["RuntimeError"] * 2
 
 
@@ -304,11 +305,17 @@ def test_ctrl_c_stops_every_stack_and_the_next_call_goes_on(
     monkeypatch.setattr(runner, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_cells(jobs(*GRID, shared=shared))
-    assert not list(Path("results").rglob("record.json"))
+    stopped = [read_record(job.folder) for job in jobs(*GRID, shared=shared)]
+    assert statuses(stopped) == ["unfinished"] * 6
     with caplog.at_level(logging.INFO):
         resumed = run_cells(jobs(*GRID, shared=shared))
     assert "resuming at step" in caplog.text
     assert [comparable(record) for record in resumed] == [comparable(record) for record in whole]
+    for part, record in zip(stopped, whole, strict=True):
+        assert part is not None
+        assert isinstance(record, dict)
+        first = record | {"rows": record["rows"][: len(part["rows"])]}
+        assert comparable(part)["rows"] == comparable(first)["rows"]
 
 
 def test_what_is_logged_about_a_cell_goes_to_its_own_file(tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,185 +17,54 @@ from typing import Any
 import pytest
 
 from bsnn import runner, timelimit, tracking, training
-from bsnn.checkpoints import checkpoint_step
 from bsnn.data import DATASETS
 from bsnn.errors import UserError
 from bsnn.files import try_lock
 from bsnn.metrics import Row
-from bsnn.records import read_records
+from bsnn.records import read_record, read_records
 from bsnn.runner import run_cell, run_cells
-from bsnn.timelimit import OutOfTime, Pace, Tally
-from bsnn.training import train
+from bsnn.tally import Counted, Tally
+from bsnn.timelimit import Countdown, OutOfTime
+from bsnn.training import Event, Took
 from experiments import entry
 from experiments.train import main
 from tests import test_runner
 from tests.test_runner import GRID, comparable, config, jobs, module, statuses
-from tests.test_training import CELL, OTHERS, without_seconds
-from tests.test_training import images as tiny_images
-
-
-@dataclass
-class Clock:
-    """A step takes a second, and nothing else any time."""
-
-    now: float = 1000.0
-    steps: list[int] = field(default_factory=list)
-
-    def step(self, networks: int) -> None:
-        self.now += 1
-        self.steps.append(networks)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    fake = SimpleNamespace(monotonic=lambda: clock.now)
-    monkeypatch.setattr(training, "time", fake)
-    monkeypatch.setattr(timelimit, "time", fake)
-    monkeypatch.setattr(timelimit, "SAVE_BYTES_PER_SECOND", 1e12)
-    return clock
-
+from tests.test_training import CELL
 
 # --- how far to go ---
 
 
 @pytest.mark.parametrize(
-    ("limit", "interval", "step_s", "evaluation_s", "first_s", "save_s"),
+    ("limit", "look_s", "first_s", "save_s"),
     [
-        (540, 938, 0.03, 2.0, 60.0, 20.0),  # a GPU
-        (540, 938, 1.0, 30.0, 1.0, 5.0),  # not even one interval
-        (100, 4, 0.5, 1.0, 0.5, 0.1),
-        (100, 1, 0.5, 1.0, 0.5, 0.1),
-        (30, 938, 0.001, 0.001, 0.001, 0.001),
-        (100, 50, 0.1, 40.0, 0.1, 1.0),  # evaluation is the dearest
+        (540, 0.5, 60.0, 20.0),  # a GPU: compiling first, gigabytes to write
+        (540, 10.0, 10.0, 5.0),  # wide and deep on a CPU
+        (30, 0.01, 0.01, 0.01),
+        (200, 0.5, 1.0, 40.0),
     ],
 )
 def test_it_stops_in_time_and_not_much_before(
-    monkeypatch: pytest.MonkeyPatch,
-    limit: float,
-    interval: int,
-    step_s: float,
-    evaluation_s: float,
-    first_s: float,
-    save_s: float,
+    monkeypatch: pytest.MonkeyPatch, limit: float, look_s: float, first_s: float, save_s: float
 ) -> None:
-    clock = Clock()
-    monkeypatch.setattr(timelimit, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    pace = Pace(clock.now + limit, [CELL], evaluation_steps=evaluation_s / step_s)
-    pace.saved(3, 3 * save_s)
-    done = looks = 0
-    while steps := pace.steps(interval - done % interval, networks=2):
-        assert 1 <= steps <= interval
-        took = steps * step_s + (first_s if looks == 0 else 0)
-        clock.now += took
-        pace.took(steps, took)
-        done, looks = done + steps, looks + 1
-        if done % interval == 0:
-            clock.now += evaluation_s
-            pace.evaluated(evaluation_s)
-    left = 1000 + limit - clock.now - 2 * save_s
-    assert left >= 0
-    unavoidable = 3 * step_s + timelimit.EVALUATION_SAFETY * evaluation_s * (done % interval == interval - 1)
-    assert left <= unavoidable + save_s + 0.1
-    assert looks <= 2 * limit / (interval * step_s + evaluation_s) + 30
+    now = 1000.0
+    monkeypatch.setattr(timelimit, "time", SimpleNamespace(monotonic=lambda: now))
+    countdown = Countdown(now + limit, [CELL] * 3)
+    countdown.stored(save_s)
+    now += first_s
+    while not countdown.is_up(networks=2):
+        now += look_s * (1 + 0.2 * (int(now) % 3 - 1))  # looks aren't evenly spaced
+    left = 1000 + limit - now - 2 * save_s
+    assert 0 <= left <= 2 * (timelimit.SAVE_SAFETY - 1) * save_s + max(2.5 * look_s, first_s)
 
 
-def test_without_a_limit_intervals_are_whole() -> None:
-    pace = Pace(None, [CELL], 5)
-    assert [pace.steps(n, 24) for n in (1, 938)] == [1, 938]
-
-
-def test_steps_that_become_slower_do_not_make_it_late(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    monkeypatch.setattr(timelimit, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    pace = Pace(clock.now + 100, [CELL], 1)
-    done = 0
-    while steps := pace.steps(10_000 - done, 1):
-        took = sum(0.01 * 1.0005 ** (done + k) for k in range(steps))
-        clock.now += took
-        pace.took(steps, took)
-        done += steps
-    assert 90 < clock.now - 1000 <= 100
-
-
-# --- a stack ---
-
-
-def test_stopped_anywhere_and_resumed_to_the_bit(tmp_path: Path, clock: Clock) -> None:
-    """Intervals of 8, 8 and 4 steps, the last mini-batch of each epoch short; stopped after every few steps."""
-    data = tiny_images(n_train=64 * 15 + 30)
-    cells = [dataclasses.replace(cell, evaluations_per_epoch=2) for cell in (CELL, *OTHERS)]
-
-    def paths(run: str) -> list[Path]:
-        return [tmp_path / f"{run}-{k}.pt" for k in range(4)]
-
-    whole = train(cells, data, paths("whole"), on_step=clock.step)
-    assert [row["step"] for row in whole[0].rows] == [0, 8, 16, 24, 32]
-    stops: list[int] = []
-    rows: list[tuple[int, int]] = []
-    while True:
-        assert len(stops) < 40
-        rows.clear()
-        try:
-            parts = train(
-                cells, data, paths("parts"), on_step=clock.step, deadline=clock.now + 3 + len(stops) % 4,
-                checkpoint_seconds=1e9, on_row=lambda k, row: rows.append((k, row.step)),
-            )  # fmt: skip
-            break
-        except OutOfTime:
-            steps = {checkpoint_step(path, cell) for path, cell in zip(paths("parts"), cells, strict=True)}
-            assert len(steps) == 1
-            stops += steps
-    assert len(stops) > 5
-    assert sum(step % 8 != 0 for step in stops) > 3  # between rows, too
-    assert stops == sorted(set(stops))  # no step twice
-    assert [without_seconds(p) for p in parts] == [without_seconds(p) for p in whole]
-    assert [p.seconds for p in parts] == [p.seconds for p in whole] == [32 / 4] * 4
-    assert sorted(rows) == [(k, step) for k in range(4) for step in (0, 8, 16, 24, 32)]
-
-
-def test_divergence_between_stop_and_row_is_found_at_the_row(tmp_path: Path, clock: Clock) -> None:
-    cell = dataclasses.replace(CELL, learning_rate=1e308, batch_norm=False, evaluations_per_epoch=1)
-    data = tiny_images(n_train=64 * 12)
-    [whole] = train([cell], data, [tmp_path / "whole.pt"], on_step=clock.step)
-    assert whole.diverged_at_step is not None
-    assert whole.diverged_at_step < 6
-    stops = 0
-    while True:
-        try:
-            [part] = train(
-                [cell], data, [tmp_path / "part.pt"], on_step=clock.step, deadline=clock.now + 4, checkpoint_seconds=1e9
-            )
-            break
-        except OutOfTime:
-            stops += 1
-    assert stops >= 3
-    assert repr(without_seconds(part)) == repr(without_seconds(whole))
-
-
-def test_no_time_at_all_writes_nothing(tmp_path: Path, clock: Clock) -> None:
-    steps: list[int] = []
-    with pytest.raises(OutOfTime, match="at step 0"):
-        train([CELL], tiny_images(), [tmp_path / "c.pt"], deadline=clock.now - 1, on_step=steps.append)
-    assert not steps
-    assert not list(tmp_path.iterdir())
-
-
-def test_checkpoints_that_take_long_are_written_less_often(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written: list[float] = []
-
-    def save(*_: object) -> None:
-        clock.now += 2
-        written.append(clock.now)
-
-    monkeypatch.setattr("bsnn.training.checkpoints.save", save)
-    cell = dataclasses.replace(CELL, evaluations_per_epoch=50, epochs=1)
-    train([cell], tiny_images(n_train=64 * 50), [tmp_path / "c.pt"], on_step=clock.step, checkpoint_seconds=3)
-    assert written[0] == 1000 + 3 + 2
-    gaps = {later - earlier for earlier, later in itertools.pairwise(written)}
-    assert gaps == {20 + 2}  # of which 2 were spent writing
+def test_the_first_checkpoints_are_expected_from_a_slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timelimit, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    enough = timelimit.reserve([CELL, CELL])
+    assert enough == pytest.approx(2 * timelimit.reserve([CELL]))
+    assert not Countdown(1.1 * enough, [CELL, CELL]).is_up(2)
+    assert Countdown(0.9 * enough, [CELL, CELL]).is_up(2)
+    assert not Countdown(None, [CELL]).is_up(1)
 
 
 # --- cells ---
@@ -209,25 +77,35 @@ def noise(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def limited(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Call it with a number of steps: each stack stops when it has made so many, or nearly; 0: no limit any more."""
-    allowed = 0
+def limited(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Call it with a number of steps: each stack under a limit stops when it has made so many; 0: no limit any more."""
+    allowed = taken = 0
     real = runner.train
 
-    def limited_train(*arguments: Any, on_step: Callable[[int], None], deadline: float | None, **options: Any) -> Any:
-        def counted(networks: int) -> None:
-            clock.step(networks)
-            on_step(networks)
+    class Steps:
+        def __init__(self, deadline: float | None, _: object) -> None:
+            nonlocal taken
+            self.limited, taken = deadline is not None and allowed > 0, 0
 
-        if deadline is not None:
-            deadline = clock.now + allowed if allowed else None
-        return real(*arguments, on_step=counted, deadline=deadline, **options)
+        def stored(self, seconds: float) -> None: ...
+
+        def is_up(self, networks: int) -> bool:
+            return self.limited and taken >= allowed
+
+    def counted(*arguments: Any, **options: Any) -> Iterator[Event]:
+        nonlocal taken
+        with closing(real(*arguments, **options)) as events:
+            for event in events:
+                taken += event.steps if isinstance(event, Took) else 0
+                yield event
 
     def allow(steps: int) -> None:
         nonlocal allowed
         allowed = steps
 
-    monkeypatch.setattr(runner, "train", limited_train)
+    monkeypatch.setattr(runner, "Countdown", Steps)
+    monkeypatch.setattr(runner, "train", counted)
+    monkeypatch.setattr(training, "TOOK_SECONDS", 0.0)
     return allow
 
 
@@ -267,14 +145,16 @@ def test_a_sweep_is_stopped_and_goes_on_to_the_same_records(
     total = 3 * 938 * 6  # the noise has fewer images than MNIST: the sizes are the real one's
     [tally] = told
     assert dataclasses.replace(tally, stored=0, made=0) == Tally(limit=1000, cells=6, steps=total)
-    assert 3 * 8 < tally.stored == tally.made <= 3 * 14
+    assert tally.stored == tally.made == 3 * 14
     assert tally.goes_on
     assert "0 of 6 cells done, 0 % of the steps; the same command goes on, about" in tally.sentence(60)
     folders = [job.folder for job in asked]
     begun = [folder for folder in folders if (folder / "checkpoint.pt").exists()]
     assert len(begun) == 3
-    assert not list(Path("results").rglob("record.json"))
-    assert [tracker.status for tracker in trackers] == ["interrupted"] * 3
+    unfinished = [read_record(folder) for folder in begun]
+    assert [record["status"] for record in unfinished if record] == ["unfinished"] * 3
+    assert len(list(Path("results").rglob("record.json"))) == 3
+    assert [tracker.status for tracker in trackers] == ["unfinished"] * 3
     assert all(tracker.steps[0] == 0 and len(tracker.steps) > 1 for tracker in trackers)
     stopped_at = trackers[0].steps
 
@@ -288,6 +168,10 @@ def test_a_sweep_is_stopped_and_goes_on_to_the_same_records(
     assert trackers[0].steps[: len(stopped_at)] == stopped_at  # a resumed W&B run holds the whole history
     whole = run_cells(jobs(*GRID, shared=f"{shared} time_limit=null results_dir=whole"))
     assert [comparable(record) for record in again] == [comparable(record) for record in whole]
+    for part in unfinished:  # the first rows of the whole
+        [record] = [record for record in whole if isinstance(record, dict) and part and record["id"] == part["id"]]
+        assert 1 < len(part["rows"]) < 7
+        assert without_clock(part["rows"]) == without_clock(record["rows"][: len(part["rows"])])
     assert not list(Path().rglob("*.pt"))
 
 
@@ -298,12 +182,12 @@ def test_finished_and_crashed_cells_are_counted_as_such(
     run_cells(jobs(GRID[0]))
     limited(6)
     told: list[Tally] = []
-    lines = (GRID[0], module("Fuse", calls=0), GRID[1])
+    lines = (GRID[0], module("Fuse", calls=0), f"{GRID[1]} seed=1")
     outcomes = run_cells(jobs(*lines, shared="threads=1 time_limit=1000 epochs=1"), tell=told.append)
     assert statuses(outcomes) == ["ok", "RuntimeError", "OutOfTime"]
     [tally] = told
     assert (tally.cells, tally.ended, tally.failed, tally.left) == (3, 1, 1, 1)
-    assert 0 < tally.made <= 6
+    assert tally.made == 6
     assert tally.stored == 938 + tally.made
     assert "1 of 3 cells done (1 failed), 33 % of the steps" in tally.sentence(1)
 
@@ -327,6 +211,24 @@ def test_a_limit_too_short_for_anything_is_an_error_and_others_work_is_not(limit
     assert told[1].sentence(10).endswith("the same command goes on")
     with pytest.raises(UserError, match="time_limit: expected a number of seconds > 0"):
         config("time_limit=0")
+
+
+def without_clock(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row | {"seconds": 0} for row in rows]
+
+
+def test_what_is_counted() -> None:
+    cell = Counted(steps=100, before=10, stored=40, ended=False, failed=False, elsewhere=False)
+    cells = [
+        cell,
+        dataclasses.replace(cell, stored=100, ended=True),
+        dataclasses.replace(cell, failed=True),
+        dataclasses.replace(cell, elsewhere=True),
+    ]
+    assert Tally.of(cells, 60) == Tally(
+        limit=60, cells=4, ended=1, failed=1, elsewhere=1, steps=400, stored=220, made=30 + 90 + 30
+    )
+    assert Tally.of([], None) == Tally()
 
 
 def test_tallies_add_up() -> None:
@@ -412,7 +314,7 @@ import os
 from pathlib import Path
 
 import hydra
-from bsnn.timelimit import Tally
+from bsnn.tally import Tally
 from experiments import STARTED, entry
 
 @hydra.main(version_base="1.3", config_path=None)

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from bsnn import training
+from bsnn import checkpoints, training
 from bsnn.cell import Cell
-from bsnn.checkpoints import load_network
+from bsnn.checkpoints import Progress, checkpoint_step, load_network
 from bsnn.data import DATASETS, Dataset, load
 from bsnn.engine.interval import Trainable
 from bsnn.errors import UserError
 from bsnn.metrics import METRICS, Row, gradient_summary, middle
 from bsnn.randomness import batch_order
 from bsnn.reference import ReferenceStack, initial_network
-from bsnn.training import Interrupted, Progress, _evaluation_steps, make_stack, stack_key, train
+from bsnn.training import (
+    Ended,
+    Event,
+    NewRow,
+    Stored,
+    Took,
+    _evaluation_steps,
+    completed,
+    make_stack,
+    stack_key,
+    train,
+)
 
 CELL = Cell(
     dataset="mnist",
@@ -63,15 +76,38 @@ OTHERS = [
 
 def train_one(cell: Cell, data: Dataset, path: Path, on_row: Callable[[Row], None] = lambda row: None) -> Progress:
     """`cell` as a stack of one, with a checkpoint after every row."""
-    (progress,) = train(
-        [cell], data, [path], on_row=lambda _, row: on_row(row), checkpoint_seconds=0, keep_checkpoint=True
-    )
+    events = train([cell], data, [path], checkpoint_seconds=0, keep_checkpoint=True)
+
+    def seen() -> Iterator[Event]:
+        with closing(events):
+            for event in events:
+                if isinstance(event, NewRow):
+                    on_row(event.row)
+                yield event
+
+    (progress,) = completed(seen())
     return progress
+
+
+def stop_after(took: int, events: Iterator[Event]) -> bool:
+    """Take so many `Took`s of at least a step and close the iterator; whether it was stopped by that."""
+    with closing(events):
+        for event in events:
+            took -= isinstance(event, Took) and event.steps > 0
+            if took == 0:
+                return True
+    return False
+
+
+@pytest.fixture
+def step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make every `Took` a single step."""
+    monkeypatch.setattr(training, "TOOK_SECONDS", 0.0)
 
 
 def without_seconds(progress: Progress) -> dict:
     content = dataclasses.asdict(progress)
-    del content["seconds"]
+    del content["seconds"], content["segments"]
     for row in content["rows"]:
         del row["seconds"]
     return content
@@ -124,7 +160,7 @@ def test_rows_are_those_of_the_protocol_written_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at_row", [1, 2, 4])
-def test_resumed_training_equals_an_uninterrupted_one_to_the_bit(tmp_path: Path, stop_at_row: int) -> None:
+def test_an_exception_while_rows_come_keeps_what_was_trained(tmp_path: Path, stop_at_row: int) -> None:
     cell = dataclasses.replace(CELL, dtype="float32")
     data = images()
     data = dataclasses.replace(data, train_x=data.train_x.float(), test_x=data.test_x.float())
@@ -135,10 +171,11 @@ def test_resumed_training_equals_an_uninterrupted_one_to_the_bit(tmp_path: Path,
     def interrupt(row: Row) -> None:
         rows.append(row)
         if len(rows) == stop_at_row:
-            raise KeyboardInterrupt  # before this row's checkpoint is written
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train_one(cell, data, tmp_path / "parts.pt", interrupt)
+    assert checkpoint_step(tmp_path / "parts.pt", cell) == rows[-1].step
     seen: list[Row] = []
     parts = train_one(cell, data, tmp_path / "parts.pt", seen.append)
     assert without_seconds(parts) == without_seconds(whole)
@@ -151,20 +188,13 @@ def test_a_stack_trains_its_cells_as_they_train_alone(tmp_path: Path) -> None:
     """Rows, sums and gradient norms, given in any order; a rounding apart, since a BLAS may treat a batch of matrices
     differently from one."""
     cells, data = [CELL, *OTHERS], images()
-    rows: dict[int, list[Row]] = {k: [] for k in range(4)}
-    ended: list[int] = []
-    steps: list[int] = []
-    together = train(
-        cells,
-        data,
-        [tmp_path / f"{k}.pt" for k in range(4)],
-        on_row=lambda k, row: rows[k].append(row),
-        on_end=lambda k, progress: ended.append(k),
-        on_step=steps.append,
-    )
-    assert sorted(ended) == [0, 1, 2, 3]
-    assert steps == [4] * 8
-    assert not list(tmp_path.iterdir())  # nothing was due
+    events = list(train(cells, data, [tmp_path / f"{k}.pt" for k in range(4)]))
+    rows = {k: [event.row for event in events if isinstance(event, NewRow) and event.index == k] for k in range(4)}
+    assert sorted(event.index for event in events if isinstance(event, Ended)) == [0, 1, 2, 3]
+    assert sum(event.networks * event.steps for event in events if isinstance(event, Took)) == 4 * 8
+    assert not any(isinstance(event, Stored) for event in events)  # nothing was due
+    assert not list(tmp_path.iterdir())
+    together = completed(event for event in events)
     for k, cell in enumerate(cells):
         alone = train_one(cell, data, tmp_path / "alone.pt")
         (tmp_path / "alone.pt").unlink()
@@ -178,52 +208,124 @@ def test_a_stack_trains_its_cells_as_they_train_alone(tmp_path: Path) -> None:
             assert found[name] == (value if value is None else pytest.approx(value, rel=1e-9)), name
 
 
-def test_a_stack_is_interrupted_and_resumed_to_the_bit(tmp_path: Path) -> None:
-    cells, data = [CELL, *OTHERS], images()
+def short_epochs(run: str, folder: Path) -> tuple[list[Cell], Dataset, list[Path]]:
+    """Two epochs of 16 steps with rows after 8 and 16, the last mini-batch short."""
+    cells = [dataclasses.replace(cell, evaluations_per_epoch=2) for cell in (CELL, *OTHERS)]
+    return cells, images(n_train=64 * 15 + 30), [folder / f"{run}-{k}.pt" for k in range(4)]
 
-    def paths(run: str) -> list[Path]:
-        return [tmp_path / f"{run}-{k}.pt" for k in range(4)]
 
-    whole = train(cells, data, paths("whole"))
-    stop, steps = threading.Event(), []
-
-    def count(networks: int) -> None:
-        steps.append(networks)
-        if len(steps) == 5:
-            stop.set()
-
-    with pytest.raises(Interrupted):
-        train(cells, data, paths("parts"), on_step=count, stop=stop, checkpoint_seconds=0)
-    assert len(steps) == 5
-    parts = train(cells, data, paths("parts"))
-    assert [without_seconds(p) for p in parts] == [without_seconds(p) for p in whole]
+@pytest.mark.usefixtures("step_by_step")
+def test_stopped_anywhere_and_resumed_to_the_bit(tmp_path: Path) -> None:
+    cells, data, paths = short_epochs("parts", tmp_path)
+    whole = completed(train(*short_epochs("whole", tmp_path)))
+    assert [row["step"] for row in whole[0].rows] == [0, 8, 16, 24, 32]
+    stops: list[int] = []
+    while stop_after(1 + len(stops) % 4, train(cells, data, paths, checkpoint_seconds=1e9)):
+        [step] = {checkpoint_step(path, cell) for path, cell in zip(paths, cells, strict=True)}
+        stops.append(step)
+        rows = checkpoints.load(paths[0], cells[0])[1].rows
+        assert [row | {"seconds": 0} for row in rows] == [row | {"seconds": 0} for row in whole[0].rows[: len(rows)]]
+        assert len(stops) < 40
+    assert stops == sorted(set(stops))  # no step twice
+    assert sum(step % 8 != 0 for step in stops) > 3  # between rows, too
+    events = list(train(cells, data, paths))
+    told = [(event.index, event.row.step) for event in events if isinstance(event, NewRow)]
+    assert sorted(told) == [(k, step) for k in range(4) for step in (0, 8, 16, 24, 32)]  # those of before, too
+    assert [without_seconds(p) for p in completed(train(cells, data, paths))] == [without_seconds(p) for p in whole]
     # one member further than the others is refused: they can't share a stack
-    paths("parts")[0].unlink()
+    paths[0].unlink()
     with pytest.raises(ValueError, match="equally far, found steps"):
-        train(cells, data, paths("parts"))
+        next(train(cells, data, paths))
 
 
+@pytest.mark.usefixtures("step_by_step")
+def test_stopped_within_an_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row that was due comes first when the training goes on."""
+    monkeypatch.setitem(training.EVALUATION_BATCH, "cpu", 40)  # three parts
+    cells, data, paths = short_epochs("parts", tmp_path)
+    whole = completed(train(*short_epochs("whole", tmp_path)))
+    trained = False
+    with closing(train(cells, data, paths)) as events:
+        for event in events:
+            if event == Took(4, 0) and trained:
+                break
+            trained = trained or event == Took(4, 1)
+    assert checkpoint_step(paths[0], cells[0]) == 8
+    assert [row["step"] for row in checkpoints.load(paths[0], cells[0])[1].rows] == [0]
+    assert [without_seconds(p) for p in completed(train(cells, data, paths))] == [without_seconds(p) for p in whole]
+
+
+def test_up_to_a_goal_and_on(tmp_path: Path) -> None:
+    cells, data, paths = short_epochs("parts", tmp_path)
+    whole = completed(train(*short_epochs("whole", tmp_path)))
+    events = list(train(cells, data, paths, goal=16))
+    assert sorted(event.index for event in events[-4:] if isinstance(event, Stored)) == [0, 1, 2, 3]
+    assert not any(isinstance(event, Ended) for event in events)
+    assert [row["step"] for row in checkpoints.load(paths[0], cells[0])[1].rows] == [0, 8, 16]
+    assert not any(isinstance(event, Took) for event in train(cells, data, paths, goal=16))
+    rest = completed(train(cells, data, paths, goal=99))
+    assert [without_seconds(p) for p in rest] == [without_seconds(p) for p in whole]
+
+
+@pytest.mark.usefixtures("step_by_step")
+def test_segments_name_the_processes_that_trained(tmp_path: Path) -> None:
+    """Those of one kind that follow each other are one; one that took no step is none."""
+    for took, origin in ((2, "a"), (3, "a"), (4, "b"), (0, "c"), (99, "a")):
+        events = train([CELL], images(), [tmp_path / "c.pt"], origins=[{"commit": origin}], keep_checkpoint=True)
+        if took:
+            stop_after(took, events)
+        else:
+            next(events)
+            events.close()
+    segments = checkpoints.load(tmp_path / "c.pt", CELL)[1].segments
+    parts = [(part["first_step"], part["last_step"], part["provenance"]["commit"]) for part in segments]
+    assert parts == [(0, 5, "a"), (5, 8, "b")]
+    assert all(s["started"] <= s["finished"] for s in segments)
+
+
+@pytest.mark.usefixtures("step_by_step")
+def test_checkpoints_come_when_they_are_due_and_take_a_tenth_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, written = 1000.0, []
+
+    def save(*_: object) -> None:
+        nonlocal now
+        now += 2
+        written.append(now)
+
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(checkpoints, "save", save)
+    cell = dataclasses.replace(CELL, evaluations_per_epoch=1, epochs=1)
+    for event in train([cell], images(n_train=64 * 50), [tmp_path / "c.pt"], checkpoint_seconds=3):
+        now += isinstance(event, Took) and event.steps
+    assert written[0] == 1000 + 3 + 2
+    gaps = {later - earlier for earlier, later in itertools.pairwise(written)}
+    assert gaps == {20 + 2}  # of which 2 were spent writing
+
+
+@pytest.mark.usefixtures("step_by_step")
 def test_a_diverged_member_ends_at_once_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its weights become nan after three steps; the others' numbers are as if it hadn't."""
     cells, data, paths = [CELL, *OTHERS], images(), [tmp_path / f"{k}.pt" for k in range(4)]
-    undisturbed = train(cells, data, paths)
+    undisturbed = completed(train(cells, data, paths))
     stacks: list[Trainable] = []
     monkeypatch.setattr(training, "make_stack", lambda *args: stacks.append(make_stack(*args)) or stacks[0])
-    steps, ends = [], []
-
-    def break_one(networks: int) -> None:
-        steps.append(networks)
-        if len(steps) == 3:
-            k = [cell.name for cell in stacks[0].cells].index(OTHERS[1].name)
-            stacks[0].load_member(k, {name: value * math.nan for name, value in stacks[0].member(k).items()})
-
-    done = train(cells, data, paths, on_step=break_one, on_end=lambda k, progress: ends.append((k, progress.step)))
-    assert [p.diverged_at_step for p in done] == [None, None, 4, None]
-    assert ends[0] == (2, 4)
-    assert sorted(ends[1:]) == [(0, 8), (1, 8), (3, 8)]
-    assert [row["step"] for row in done[2].rows] == [0, 2, 4]
+    steps, ends = 0, {}
+    for event in train(cells, data, paths):
+        if isinstance(event, Took) and event.steps:
+            steps += event.steps
+            if steps == 3:
+                k = [cell.name for cell in stacks[0].cells].index(OTHERS[1].name)
+                stacks[0].load_member(k, {name: value * math.nan for name, value in stacks[0].member(k).items()})
+        elif isinstance(event, Ended):
+            ends[event.index] = event.progress
+    assert [ends[k].diverged_at_step for k in range(4)] == [None, None, 4, None]
+    assert next(iter(ends)) == 2
+    assert [ends[k].step for k in range(4)] == [8, 8, 4, 8]
+    assert [row["step"] for row in ends[2].rows] == [0, 2, 4]
     for k in (0, 1, 3):
-        assert without_seconds(done[k]) == without_seconds(undisturbed[k])
+        assert without_seconds(ends[k]) == without_seconds(undisturbed[k])
 
 
 def test_a_function_with_parameters_is_trained_by_the_definition(tmp_path: Path) -> None:
