@@ -2,9 +2,14 @@
 
     python -m scripts.collect paper.tar.xz more.tar.xz --results results
 
-Refused, each with a sentence: a record that disagrees with its own cell, config or place; one of an unknown commit or
-of changed files; one from another device than the records already there; one that contradicts a finished record there.
-What is there already is skipped, and a finished record is never replaced by one of a crash.
+Refused, each with a sentence: a record that disagrees with its own cell, config or place; one of which any segment was
+trained by an unknown commit or changed files; one that contradicts a finished record there. Records of several devices
+and commits may share a folder: each names its own.
+
+Where a cell has a record already, the one that is further stays, whole: rows of two trainings are never mixed. A
+finished record is further than any unfinished one, and that than one of a crash. Of two unfinished ones the new one
+replaces the old one if it has at least as many updates behind its last row, and is skipped otherwise; of two crashes
+the later one stays.
 """
 
 from __future__ import annotations
@@ -29,13 +34,14 @@ from bsnn.config import TrainConfig, checked
 from bsnn.errors import UserError
 from bsnn.files import try_lock, write_atomically
 from bsnn.provenance import knows_commit
-from bsnn.records import FINISHED, SCHEMA, Record, run_dir
+from bsnn.records import FINISHED, SCHEMA, UNFINISHED, Record, how_far, run_dir
 from scripts import cli
 
 MEMBER = re.compile(r"(?P<budget>\w+)/runs/(?P<id>[\w.-]+)/record\.json")
 MOST_BYTES = 16 * 10**6  # of one record
 MOST_BYTES_UNPACKED = 10**9  # of an archive
 SHOWN = 20  # problems
+RANKS = {"crashed": 0, UNFINISHED: 1, **dict.fromkeys(FINISHED, 2)}
 
 
 @dataclass(frozen=True)
@@ -49,12 +55,10 @@ class Found:
     record: Record  # as JSON has it: inf and nan are strings
 
     @property
-    def finished(self) -> bool:
-        return self.record["status"] in FINISHED
-
-    @property
-    def device(self) -> Any:
-        return self.record["provenance"]["device"]
+    def sources(self) -> list[dict[str, Any]]:
+        """The provenance of every process that trained it."""
+        segments = self.record.get("segments", [])  # records from before there were segments have none
+        return [self.record["provenance"], *(segment["provenance"] for segment in segments)]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -69,29 +73,29 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def collect(archives: Sequence[Path], results: Path) -> list[str]:
-    """Merge the archives; what was done for each budget, in words. Raises UserError, a line for each problem, and then
-    has changed nothing."""
+    """Merge the archives. Returns lines: one for each cell of which one of two different records was chosen, then one
+    for each budget with what was done. Raises UserError, a line for each problem, and then has changed nothing."""
     problems: list[str] = []
+    told: list[str] = []
     new: dict[Path, Found] = {}
     there: dict[Path, Record | None] = {}
-    devices: dict[str, set[Any]] = {}
     counts: dict[str, Counter[str]] = {}
     for found in (found for archive in archives for found in _records(archive)):
         folder = run_dir(results, found.budget, found.id)
-        if found.budget not in devices:
-            devices[found.budget] = _devices(results / found.budget)
         try:
             if folder not in there:
                 there[folder] = _read(folder)
             known = new[folder].record if folder in new else there[folder]
             if known != found.record:  # what is there already is there, whoever put it there
                 _check(found)
-                _check_device(found, devices[found.budget])
             what = _decide(found, known)
         except UserError as error:
             problems.append(str(error))
             continue
         counts.setdefault(found.budget, Counter())[what] += 1
+        if known is not None and known != found.record:
+            than = "instead of" if what == "replaced" else "is less far than what is there:"
+            told.append(f"{found.id}: {what}, {_standing(found.record)} {than} {_standing(known)}")
         if what != "skipped":
             new[folder] = found
     if problems:
@@ -100,7 +104,7 @@ def collect(archives: Sequence[Path], results: Path) -> list[str]:
         raise UserError("\n".join([*problems[:SHOWN], *more, last]))
     _write(new, there)
     order = ("added", "replaced", "skipped")
-    return [
+    return told + [
         f"{results / budget}: " + ", ".join(f"{count[what]} {what}" for what in order if count[what])
         for budget, count in counts.items()
     ]
@@ -139,8 +143,8 @@ def _check(found: Found) -> None:
         cell = Cell.from_dict(record["cell"])
         config = OmegaConf.merge(OmegaConf.structured(TrainConfig), record["config"])
         configured = Cell.from_config(checked(config, TrainConfig))  # type: ignore[arg-type]
-        commit, dirty = record["provenance"]["commit"], record["provenance"]["dirty"]
-        _ = found.finished, found.device
+        sources = {(facts["commit"], facts["dirty"]) for facts in found.sources}
+        _ = _further(record), _standing(record)
     except Exception as error:  # what was made by other code can fail in any way
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where}: expected a record of this version's cells, found another ({reason}).") from error
@@ -153,23 +157,14 @@ def _check(found: Found) -> None:
         raise UserError(f"{where}: expected the record of that folder's cell, found that of {cell.id}.")
     if record["budget"] != found.budget:
         raise UserError(f"{where}: expected a record of budget {found.budget}, found one of {record['budget']}.")
-    if not isinstance(commit, str) or not knows_commit(commit):
-        raise UserError(f"{where}: expected a commit of this repository, found {commit}; train it from a checkout.")
-    if dirty is not False:
-        raise UserError(
-            f"{where}: expected the files of commit {commit[:8]}, found that some had been changed; commit them and "
-            "train it again."
-        )
-
-
-def _check_device(found: Found, devices: set[Any]) -> None:
-    """Results of two devices are no table."""
-    if devices and found.device not in devices:
-        raise UserError(
-            f"{found.where}: expected a record made on {' or '.join(map(str, devices))}, like those of the budget "
-            f"{found.budget}, found one made on {found.device}; collect it with --results into another folder."
-        )
-    devices.add(found.device)
+    for commit, dirty in sources:
+        if not isinstance(commit, str) or not knows_commit(commit):
+            raise UserError(f"{where}: expected a commit of this repository, found {commit}; train it from a checkout.")
+        if dirty is not False:
+            raise UserError(
+                f"{where}: expected the files of commit {commit[:8]}, found that some had been changed; commit them "
+                "and train it again."
+            )
 
 
 def _decide(found: Found, known: Record | None) -> str:
@@ -178,15 +173,23 @@ def _decide(found: Found, known: Record | None) -> str:
         return "added"
     if known == found.record:
         return "skipped"
-    if known["status"] not in FINISHED:
-        newer = found.finished or str(found.record["finished"]) > str(known["finished"])
-        return "replaced" if newer else "skipped"
-    if not found.finished:
-        return "skipped"
-    raise UserError(
-        f"{found.where}: expected the finished record that is there already (of {known['finished']}), found another "
-        f"(of {found.record['finished']}); move one of them away."
-    )
+    if {found.record["status"], known["status"]} <= set(FINISHED):
+        raise UserError(
+            f"{found.where}: expected the finished record that is there already (of {known['finished']}), found "
+            f"another (of {found.record['finished']}); move one of them away."
+        )
+    return "replaced" if _further(found.record) >= _further(known) else "skipped"
+
+
+def _further(record: Record) -> tuple[int, int, str]:
+    """Order a cell's records by what is worth keeping: its rank, the updates of an unfinished one, a crash's date."""
+    status = record["status"]
+    steps = int(record["rows"][-1]["step"]) if status == UNFINISHED and record["rows"] else 0
+    return RANKS[status], steps, str(record["finished"]) if status == "crashed" else ""
+
+
+def _standing(record: Record) -> str:
+    return how_far(record) if record["status"] == UNFINISHED else f"{record['status']} ({record['finished']})"
 
 
 def _write(new: dict[Path, Found], there: dict[Path, Record | None]) -> None:
@@ -208,15 +211,10 @@ def _read(folder: Path) -> Record | None:
         return None
     try:
         record: Record = json.loads(path.read_text())
-        _ = record["status"], record["finished"], record["provenance"]["device"]
+        _ = _further(record), _standing(record)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: expected a record, found a damaged file ({error!r}); move it away.") from error
     return record
-
-
-def _devices(budget_dir: Path) -> set[Any]:
-    records = (_read(path.parent) for path in (budget_dir / "runs").glob("*/record.json"))
-    return {record["provenance"]["device"] for record in records if record is not None}
 
 
 if __name__ == "__main__":

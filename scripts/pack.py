@@ -3,8 +3,9 @@
     python -m scripts.pack results/paper paper.tar.xz
     python -m scripts.pack results/paper mnist.tar.xz 'mnist-*'      only cells with such names
 
-Holds every record.json, whose rows have all that tables and figures need; no checkpoints. At most 16 MB, of which 48
-networks of 100 epochs take less than 1. The same records give the same bytes.
+Holds every record.json, of unfinished networks too, whose rows have all that tables and figures need; no checkpoints:
+what is unfinished goes on where it was trained. At most 16 MB, of which 48 networks of 100 epochs take less than 1. The
+same records give the same bytes.
 """
 
 from __future__ import annotations

@@ -92,7 +92,23 @@ def make_record(
         "provenance": PROVENANCE,
         "config": {"seed": cell.seed},
     }
-    return record | changes
+    record |= changes
+    return {"segments": [segment(record, 0, record["steps"])]} | record
+
+
+def segment(record: Record, first_step: int, last_step: int, **provenance: Any) -> dict[str, Any]:
+    """A process that trained a part of the record; `provenance` is what it has otherwise than the record's."""
+    facts = record["provenance"] | provenance
+    return {"first_step": first_step, "last_step": last_step, "started": record["started"],
+            "finished": record["finished"], "provenance": facts}  # fmt: skip
+
+
+def unfinished(record: Record, evaluations: int, **changes: Any) -> Record:
+    """The record as it was after so many evaluations, beside that before the first update."""
+    rows = record["rows"][: evaluations + 1]
+    reached = {"status": "unfinished", "diverged_at_step": None, "rows": rows}
+    reached |= {"steps": rows[-1]["step"], "seconds": rows[-1]["seconds"]}
+    return record | reached | {"segments": [segment(record, 0, rows[-1]["step"])]} | changes
 
 
 def write(results_dir: Path, record: Record) -> None:

@@ -21,7 +21,7 @@ from bsnn.files import try_lock
 from bsnn.provenance import knows_commit
 from bsnn.records import Record, read_records, run_dir
 from scripts import collect, pack
-from tests.factories import PROVENANCE, make_record, table_keys, write
+from tests.factories import PROVENANCE, make_record, segment, table_keys, unfinished, write
 
 KEYS = table_keys()[:4]
 
@@ -31,14 +31,16 @@ def _the_commit_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "knows_commit", lambda commit: commit == PROVENANCE["commit"])
 
 
-def record_of(key: Key = KEYS[0], seed: int = 0, **changes: Any) -> Record:
+def record_of(key: Key = KEYS[0], seed: int = 0, settings: dict[str, Any] | None = None, **changes: Any) -> Record:
     """As training leaves it, with the config that makes its cell."""
-    config = replace(table_configs("smoke")[key], gpn=key.gpn, batch_norm=key.batch_norm, seed=seed)
+    config = replace(table_configs("smoke")[key], gpn=key.gpn, batch_norm=key.batch_norm, seed=seed, **settings or {})
     return make_record(Cell.from_config(config), "smoke", **{"config": asdict(config)} | changes)
 
 
 def changed(record: Record, **provenance: Any) -> Record:
-    return record | {"provenance": record["provenance"] | provenance}
+    """The record of a process that had otherwise what `provenance` says."""
+    facts = record["provenance"] | provenance
+    return record | {"provenance": facts, "segments": [segment(record, 0, record["steps"], **provenance)]}
 
 
 class Place:
@@ -135,15 +137,57 @@ def test_a_record_in_another_cells_folder_is_refused(place: Place) -> None:
     assert not place.files()
 
 
-def test_records_of_several_devices_are_refused(place: Place) -> None:
-    gpu = {"device": "Some GPU", "device_type": "cuda"}
-    with pytest.raises(UserError, match=r"expected a record made on Some GPU, .* found one made on Some CPU"):
-        place.carry(SELF, changed(OTHER, **gpu))
-    assert not place.files()
+GPU = {"device": "Some GPU", "device_type": "cuda"}
+
+
+def test_records_of_several_devices_share_a_folder(place: Place) -> None:
     place.carry(SELF)
-    with pytest.raises(UserError, match="found one made on Some GPU; collect it with --results into another folder"):
-        place.carry(changed(OTHER, **gpu))
-    assert len(place.files()) == 1
+    assert "1 added" in place.carry(changed(OTHER, **GPU))
+    assert len(place.files()) == 2
+
+
+LONG = record_of(settings={"max_steps": None, "epochs": 50}, ratios=[2.0] * 50)
+
+
+def test_an_unfinished_record_stays_until_one_is_at_least_as_far(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever trained that one; and it is taken whole."""
+    early, late = unfinished(LONG, 3), unfinished(LONG, 8)
+    another = unfinished(LONG | {"rows": [row | {"test_loss": 1.5} for row in LONG["rows"]]}, 8)
+    another["segments"] = [segment(LONG, 0, 300), segment(LONG, 300, 800, **GPU)]
+    crashed = LONG | {"status": "crashed", "rows": [], "error": "RuntimeError"}
+    assert "1 added" in place.carry(crashed)
+    said = place.carry(early)
+    assert "a.tar.xz: 1 records (1 unfinished)" in capsys.readouterr().out
+    assert f"{LONG['id']}: replaced, 3 of 50 epochs instead of crashed (" in said
+    assert place.carry(late).splitlines()[0] == f"{LONG['id']}: replaced, 8 of 50 epochs instead of 3 of 50 epochs"
+    before = place.files()
+    for less, standing in ((early, "3 of 50 epochs"), (crashed, f"crashed ({LONG['finished']})")):
+        told, counted = place.carry(less).splitlines()
+        assert told == f"{LONG['id']}: skipped, {standing} is less far than what is there: 8 of 50 epochs"
+        assert "1 skipped" in counted
+        assert before.items() <= place.files().items()
+    assert place.carry(late).endswith("smoke: 1 skipped")
+    assert f"{LONG['id']}: replaced, 8 of 50 epochs instead of 8 of 50 epochs" in place.carry(another)
+    [whole] = [record for record in read_records(place.here / "smoke") if record["id"] == LONG["id"]]
+    assert whole == another
+    assert f"{LONG['id']}: replaced, ok (" in place.carry(LONG)
+    assert f"{LONG['id']}: skipped, 8 of 50 epochs is less far than what is there: ok (" in place.carry(another)
+    [whole] = [record for record in read_records(place.here / "smoke") if record["id"] == LONG["id"]]
+    assert whole == LONG
+
+
+def test_every_segment_says_where_it_comes_from(place: Place) -> None:
+    good = unfinished(LONG, 8)
+    for bad, message in (
+        ({"commit": "f" * 40}, "expected a commit of this repository, found ffff"),
+        ({"dirty": True}, "found that some had been changed"),
+    ):
+        segments = [segment(LONG, 0, 300, **bad), segment(LONG, 300, 800)]
+        with pytest.raises(UserError, match=message):
+            place.carry(good | {"segments": segments})
+    assert not place.files()
 
 
 def test_what_is_finished_stays(place: Place) -> None:
