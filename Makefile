@@ -37,10 +37,8 @@ help: ## list the targets
 setup: $(READY) ## install everything into .venv
 
 reproduce: ## Table 1, Table 2, Figures 1-4 and the report, into results/<budget>/
-reproduce: train
-	$(RUN) -m experiments.synthetic -m +experiment=fig1,fig2,fig3 budget=$(budget) results_dir=$(RESULTS)
-	$(RUN) -m scripts.publish $(results)
-	@echo "Read $(results)/report.md"
+reproduce: $(READY) data
+	$(RUN) -m scripts.reproduce $(budget) --results $(RESULTS) $(SET)
 
 data: $(READY) ## fetch and verify MNIST and CIFAR-10
 	$(RUN) -m scripts.data mnist cifar10
