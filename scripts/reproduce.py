@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("budget")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default results")
     parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="of experiments.train")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     sys.exit(reproduce(arguments.budget, arguments.results, arguments.settings))
 
 
