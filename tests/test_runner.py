@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
-from bsnn import planning, runner
+from bsnn import cellrun, planning, runner, training
 from bsnn.config import CONF, TrainConfig, checked
 from bsnn.data import DATASETS, DataError, Dataset
 from bsnn.errors import UserError
@@ -293,7 +293,7 @@ def test_two_sweeps_of_the_same_cells_share_them(stacks: list[list[str]]) -> Non
 def test_ctrl_c_stops_every_stack_and_the_next_call_goes_on(
     stacks: list[list[str]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shared = "threads=2 evaluations_per_epoch=8 epochs=4 checkpoint_seconds=0"
+    shared = "threads=2 evaluations_per_epoch=8 epochs=4 checkpoint_seconds=0.1"
     whole = run_cells(jobs(*GRID, shared=f"{shared} results_dir=whole"))
     real = runner.wait
 
@@ -316,6 +316,68 @@ def test_ctrl_c_stops_every_stack_and_the_next_call_goes_on(
         assert isinstance(record, dict)
         first = record | {"rows": record["rows"][: len(part["rows"])]}
         assert comparable(part)["rows"] == comparable(first)["rows"]
+
+
+def test_until_an_epoch_and_on(
+    stacks: list[list[str]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cellrun, "steps_per_epoch", lambda cell: 8)  # of the noise
+    shared = "threads=1 epochs=3 evaluations_per_epoch=2"
+    first = run_cells(jobs(*GRID[:2], shared=f"{shared} until=1"))
+    assert statuses(first) == ["unfinished"] * 2
+    assert [record["steps"] for record in first if isinstance(record, dict)] == [8, 8]
+    stacks.clear()
+    with caplog.at_level(logging.INFO):
+        assert run_cells(jobs(*GRID[:2], shared=f"{shared} until=1")) == first
+    assert not stacks
+    assert (
+        "mnist-relu-s0: already trained for 0.008529 of 3 epochs, skipped" in caplog.text
+    )  # the spec's, not the noise's
+    both = run_cells(jobs(*GRID[:2], shared=f"{shared} until=2"))
+    assert statuses(both) == ["unfinished"] * 2
+    done = run_cells(jobs(*GRID[:2], shared=shared))
+    whole = run_cells(jobs(*GRID[:2], shared=f"{shared} results_dir=whole"))
+    assert [comparable(record) for record in done] == [comparable(record) for record in whole]
+
+
+def test_a_record_that_is_further_than_its_checkpoint_stays_until_it_is_overtaken(
+    monkeypatch: pytest.MonkeyPatch, stacks: list[list[str]]
+) -> None:
+    """As in a fresh clone, which has the records of others but not their checkpoints."""
+    monkeypatch.setattr(cellrun, "steps_per_epoch", lambda cell: 8)
+    shared = "epochs=3 evaluations_per_epoch=2"
+    [asked] = jobs(GRID[0], shared=f"{shared} until=2")
+    [far] = run_cells([asked])
+    (asked.folder / "checkpoint.pt").unlink()
+    stacks.clear()
+    assert run_cells(jobs(GRID[0], shared=f"{shared} until=1")) == [far]
+    assert not stacks
+
+    def crashes(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for event in real(*arguments, **options | {"checkpoint_seconds": 0}):
+            yield event
+            if isinstance(event, training.Stored):
+                raise RuntimeError("boom")
+
+    real = runner.train
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train", crashes)
+        assert statuses(run_cells(jobs(GRID[0], shared=shared))) == ["RuntimeError"]
+    kept = read_record(asked.folder)
+    assert kept is not None
+    assert kept == far | {"error": "RuntimeError: boom"}  # type: ignore[operator]
+    assert (asked.folder / "checkpoint.pt").exists()
+    [done] = run_cells(jobs(GRID[0], shared=shared))
+    assert statuses([done]) == ["ok"]
+    assert comparable(done)["error"] is None
+
+
+def test_a_process_killed_between_checkpoint_and_record_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cellrun, "steps_per_epoch", lambda cell: 8)
+    [asked] = jobs(GRID[0], shared="epochs=3 until=2")
+    [far] = run_cells([asked])
+    (asked.folder / "record.json").unlink()
+    assert run_cells([asked]) == [far]
 
 
 def test_what_is_logged_about_a_cell_goes_to_its_own_file(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -307,6 +308,48 @@ def test_a_limit_shorter_than_the_start_is_an_error(
 ) -> None:
     assert command(*SMOKE, "time_limit=0.1") == 1
     assert "time_limit=0.1: expected time enough for some steps" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_keep_every_step(
+    command: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    number: int,
+    code: int,
+) -> None:
+    """The record of what was trained is there, and the same command goes on to the record of an undisturbed one."""
+    real, disturb = runner.train, True
+
+    def disturbed(*arguments: Any, **options: Any) -> Iterator[Event]:
+        taken = 0
+        with closing(real(*arguments, **options)) as events:
+            for event in events:
+                taken += event.steps if isinstance(event, Took) else 0
+                if disturb and taken == 25:
+                    os.kill(os.getpid(), number)
+                    time.sleep(0.01)  # until the main thread has seen it
+                yield event
+
+    monkeypatch.setattr(runner, "train", disturbed)
+    monkeypatch.setattr(training, "TOOK_SECONDS", 0.0)
+    before = signal.getsignal(signal.SIGTERM)
+    cell = (*SMOKE, "evaluations_per_epoch=94")
+    assert command(*cell) == code
+    said = capfd.readouterr().out.splitlines()[-1]
+    assert said.startswith("interrupted: stopped: 0 of 1 cells done, ")
+    [part] = read_records(tmp_path / "results" / "smoke")
+    assert part["status"] == "unfinished"
+    assert part["steps"] >= 20
+    disturb = False
+    assert command(*cell) == 0
+    assert command(*cell, "results_dir=whole") == 0
+    signal.signal(signal.SIGTERM, before)
+    [record], [whole] = (read_records(tmp_path / name / "smoke") for name in ("results", "whole"))
+    assert without_clock(record["rows"]) == without_clock(whole["rows"])
+    assert without_clock(part["rows"]) == without_clock(whole["rows"][: len(part["rows"])])
+    assert [segment["last_step"] for segment in record["segments"]] == [40]  # of one commit and device
 
 
 SWEEP_OF_WORKERS = """
