@@ -293,18 +293,34 @@ def test_two_sweeps_of_the_same_cells_share_them(stacks: list[list[str]]) -> Non
 def test_ctrl_c_stops_every_stack_and_the_next_call_goes_on(
     stacks: list[list[str]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shared = "threads=2 evaluations_per_epoch=8 epochs=4 checkpoint_seconds=0.1"
+    """In the middle of an interval, long before any checkpoint is due."""
+    shared = "threads=2 evaluations_per_epoch=2 epochs=2 checkpoint_seconds=1000"
     whole = run_cells(jobs(*GRID, shared=f"{shared} results_dir=whole"))
-    real = runner.wait
+    real_wait, real_train = runner.wait, runner.train
+    reached, go_on = threading.Semaphore(0), threading.Event()
+
+    def paused(*arguments: Any, **options: Any) -> Iterator[Any]:
+        taken = 0
+        for event in real_train(*arguments, **options):
+            yield event
+            taken += event.steps if isinstance(event, training.Took) else 0
+            if taken == 6:
+                reached.release()
+                go_on.wait(30)
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
-        wait_until(lambda: len(list(Path("results").rglob("checkpoint.pt"))) == 6)
-        monkeypatch.setattr(runner, "wait", real)
+        assert reached.acquire(timeout=30)
+        assert reached.acquire(timeout=30)
+        patch.setattr(runner, "wait", real_wait)
+        threading.Timer(0.1, go_on.set).start()  # by then the stacks have been asked to stop
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "wait", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_cells(jobs(*GRID, shared=shared))
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "TOOK_SECONDS", 0.0)
+        patch.setattr(runner, "train", paused)
+        patch.setattr(runner, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_cells(jobs(*GRID, shared=shared))
     stopped = [read_record(job.folder) for job in jobs(*GRID, shared=shared)]
     assert statuses(stopped) == ["unfinished"] * 6
     with caplog.at_level(logging.INFO):
@@ -330,9 +346,7 @@ def test_until_an_epoch_and_on(
     with caplog.at_level(logging.INFO):
         assert run_cells(jobs(*GRID[:2], shared=f"{shared} until=1")) == first
     assert not stacks
-    assert (
-        "mnist-relu-s0: already trained for 0.008529 of 3 epochs, skipped" in caplog.text
-    )  # the spec's, not the noise's
+    assert "mnist-relu-s0: already trained for 1 of 3 epochs, skipped" in caplog.text
     both = run_cells(jobs(*GRID[:2], shared=f"{shared} until=2"))
     assert statuses(both) == ["unfinished"] * 2
     done = run_cells(jobs(*GRID[:2], shared=shared))
