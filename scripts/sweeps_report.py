@@ -10,7 +10,7 @@ import pandas as pd
 
 from bsnn.budgets import Key
 from bsnn.claims import trains
-from bsnn.results import KEY, Results
+from bsnn.results import KEY, Results, runs_of
 from bsnn.sweeps import Sweep, expected, papers, runs, summary, sweeps, varied
 from scripts.account import table
 from scripts.sweeps import name_of_value
@@ -71,7 +71,8 @@ def numbers(sweep: Sweep, found: pd.DataFrame, loaded: Results) -> str:
                 row = [loaded.activations[name].label + "-GPN" * gpn + told]
                 for value in values:
                     key = Key(sweep.cells["dataset"][0], name, gpn, False)
-                    does, _ = trains(at(found, sweep, value, word), *key)
+                    here = runs_of(at(found, sweep, value, word), *key)
+                    does, _ = trains(here[here["status"] != "crashed"], key.dataset)
                     trained[value] += [] if does is None else [does]
                     row.append(entry(pick(means, sweep, key, value, word), bool(does)))
                 rows.append(row)
