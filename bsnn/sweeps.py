@@ -23,7 +23,7 @@ from hydra.core.override_parser.types import ChoiceSweep
 from bsnn.budgets import PAPER, Key, table_configs
 from bsnn.cell import Cell
 from bsnn.config import CONF, register
-from bsnn.equal_epochs import at_equal_epochs
+from bsnn.equal_epochs import after, at_equal_epochs, final, has_rows
 from bsnn.metrics import middle
 from bsnn.records import UNFINISHED, Record, cell_of
 from bsnn.results import KEY, RUN_COLUMNS, Results, history, identity
@@ -123,6 +123,12 @@ def swept(loaded: Results) -> list[Record]:
     mine = set().union(*(expected(sweep, loaded.budget.name) for sweep in sweeps()))
     cells = [(record, cell_of(record)) for record in loaded.others]
     return [record for record, cell in cells if cell is not None and identity(cell) in mine]
+
+
+def so_far(table: pd.DataFrame) -> str:
+    """Say after which epoch the cells of `runs` are compared, if not all are finished: "8 of 50 epochs"."""
+    rows = table[has_rows(table)]
+    return "" if final(rows) else after(rows)
 
 
 def varied(sweep: Sweep, table: pd.DataFrame) -> bool:

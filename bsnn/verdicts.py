@@ -64,6 +64,11 @@ class Part:
         return sum(not check.settled for check in self.checks)
 
     @property
+    def after(self) -> str:
+        """How far the networks of its checks are trained."""
+        return ", ".join(dict.fromkeys(check.after for check in self.checks if check.after))
+
+    @property
     def outcome(self) -> Outcome:
         held, failed, lacking = self.counts
         worst, best = _word(held, failed + lacking), _word(held + lacking, failed)
@@ -96,20 +101,18 @@ class Verdict:
         return next(outcome for outcome in order if outcome in outcomes)
 
     @property
-    def words(self) -> str:
-        """The outcome, and whether it is one for good: confirmed, confirmed so far, confirmed at this budget."""
-        return self.words_of(self.outcome, any(part.unsettled for part in self.parts))
+    def suffix(self) -> str:
+        """What to add to the outcome if it isn't one for good: " so far", " at this budget"."""
+        return self._suffix(self.outcome, any(part.unsettled for part in self.parts))
 
-    def words_of_part(self, part: Part) -> str:
-        """The same of one part."""
-        return self.words_of(part.outcome, part.unsettled > 0)
+    def suffix_of(self, part: Part) -> str:
+        """The same for one part."""
+        return self._suffix(part.outcome, part.unsettled > 0)
 
-    def words_of(self, outcome: Outcome, unsettled: bool) -> str:
-        if outcome in ("not tested", "refuted"):
-            return outcome
-        if not self.papers_size:
-            return f"{outcome} at this budget"
-        return f"{outcome} so far" if unsettled else outcome
+    def _suffix(self, outcome: Outcome, unsettled: bool) -> str:
+        if outcome in ("not tested", "refuted") or not unsettled:
+            return ""
+        return " so far" if self.papers_size else " at this budget"
 
     @property
     def reason(self) -> str:

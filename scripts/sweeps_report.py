@@ -11,7 +11,7 @@ import pandas as pd
 from bsnn.budgets import Key
 from bsnn.claims import trains
 from bsnn.results import KEY, Results, runs_of
-from bsnn.sweeps import Sweep, expected, papers, runs, summary, sweeps, varied
+from bsnn.sweeps import Sweep, expected, papers, runs, so_far, summary, sweeps, varied
 from scripts.account import table
 from scripts.sweeps import name_of_value
 
@@ -53,7 +53,13 @@ def one(sweep: Sweep, folder: Path, loaded: Results) -> list[str]:
         left = f"{missing} of its {cells} cells are not trained; `{command}` trains what is missing."
     else:
         left = f"All of its cells are trained; `{command} SET=seed=0,1,2` trains more seeds."
-    return [f"### {title}", image, numbers(sweep, found, loaded), left]
+    unfinished = []
+    if told := so_far(found):
+        unfinished = [
+            f"Not finished: all of its cells are compared after {told}, the largest epoch that all have reached."
+        ]
+        left = f"`{command}` goes on with the unfinished cells. {left}"
+    return [f"### {title}", image, *unfinished, numbers(sweep, found, loaded), left]
 
 
 def numbers(sweep: Sweep, found: pd.DataFrame, loaded: Results) -> str:

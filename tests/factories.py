@@ -89,7 +89,11 @@ def make_record(
         "provenance": PROVENANCE,
         "config": {"seed": cell.seed},
     }
-    return record | changes
+    record |= changes
+    if "segments" not in record:
+        told = {name: record[name] for name in ("started", "finished", "provenance")}
+        record["segments"] = [{"first_step": 0, "last_step": record["steps"], **told}]
+    return record
 
 
 def write(results_dir: Path, record: Record) -> None:
