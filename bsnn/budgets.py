@@ -83,6 +83,21 @@ def headline(budget: str, prefix: str = "") -> str:
     return f"{budget} budget, NOT the paper's: {listed}"
 
 
+def is_papers(budget: str) -> bool:
+    """Whether its trained networks are the paper's own: same depth and width, trained as long."""
+    return all(name.startswith("synthetic ") for name, _, _ in differences(budget))
+
+
+def in_short(budget: str) -> str:
+    """Its networks and their training in a few words: 200 layers x 100 units, epochs 1."""
+    words = (
+        f"{_setting(budget, 'depth')} layers x {_setting(budget, 'width')} units, epochs {_setting(budget, 'epochs')}"
+    )
+    steps = _setting(budget, "max_steps")
+    return words if steps == NO_LIMIT else f"{words}, at most {steps} updates"
+
+
+NO_LIMIT = "no limit"
 _NAMES = {"max_steps": "steps"}
 
 
@@ -102,4 +117,4 @@ def _setting(budget: str, setting: str) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return "no limit" if value is None else str(value)
+    return NO_LIMIT if value is None else str(value)

@@ -23,9 +23,10 @@ from hydra.core.override_parser.types import ChoiceSweep
 from bsnn.budgets import PAPER, Key, table_configs
 from bsnn.cell import Cell
 from bsnn.config import CONF, register
+from bsnn.equal_epochs import after, at_equal_epochs, final, has_rows
 from bsnn.metrics import middle
-from bsnn.records import Record, cell_of
-from bsnn.results import KEY, RUN_COLUMNS, Results, identity, run_row
+from bsnn.records import UNFINISHED, Record, cell_of
+from bsnn.results import KEY, RUN_COLUMNS, Results, history, identity
 
 PREFIX = "sweep_"
 
@@ -92,10 +93,11 @@ def expected(sweep: Sweep, budget: str) -> dict[str, dict[str, Any]]:
 
 
 def runs(sweep: Sweep, loaded: Results) -> pd.DataFrame:
-    """One row for each record of the sweep: its axes and bsnn.results.run_row.
+    """One row for each record of the sweep that has been trained: its axes and bsnn.results.history at one epoch.
 
-    Only of seeds that there are at every value of the axes, if there are such: Table 2's cells may have more seeds than
-    the others, and a mean over three beside a single run would show a change where there is none.
+    That epoch is the largest that all of them have reached. Only of seeds that there are at every value of the axes, if
+    there are such: Table 2's cells may have more seeds than the others, and a mean over three beside a single run would
+    show a change where there is none.
     """
     cells = expected(sweep, loaded.budget.name)
     rows = []
@@ -103,11 +105,13 @@ def runs(sweep: Sweep, loaded: Results) -> pd.DataFrame:
         cell = cell_of(record)
         if cell is not None and (place := cells.get(identity(cell))) is not None:
             axes = {axis: place[axis] for axis in sweep.axes}
-            rows.append({**axes, **run_row(place["key"], record)})
+            rows += [{**axes, **row} for row in history(place["key"], record)]
     table = pd.DataFrame(rows, columns=[*sweep.axes, *RUN_COLUMNS])
+    table = table[(table["status"] != UNFINISHED) | (table["epoch"] > 0)]
     seeds = [set(group["seed"]) for _, group in table.groupby([*sweep.axes])]
     if shared := set.intersection(*seeds) if seeds else set():
         table = table[table["seed"].isin(shared)]
+    table = pd.concat([at_equal_epochs(table, [*sweep.axes, *KEY, "seed"]), table[table["status"] == "crashed"]])
     table["activation"] = pd.Categorical(table["activation"], sweep.cells["activation"])
     return table.sort_values(["activation", "gpn", *sweep.axes, "seed"], ignore_index=True)
 
@@ -121,6 +125,12 @@ def swept(loaded: Results) -> list[Record]:
     return [record for record, cell in cells if cell is not None and identity(cell) in mine]
 
 
+def so_far(table: pd.DataFrame) -> str:
+    """Say after which epoch the cells of `runs` are compared, if not all are finished: "8 of 50 epochs"."""
+    rows = table[has_rows(table)]
+    return "" if final(rows) else after(rows)
+
+
 def varied(sweep: Sweep, table: pd.DataFrame) -> bool:
     """Whether `runs` or `summary` has more than Table 2: several values of each of the sweep's settings."""
     return all(table[axis].nunique() > 1 for axis in sweep.axes)
@@ -132,16 +142,20 @@ SUMMARY = ("status", "n", "test_mean", "test_sd", "train_mean", "train_sd", "ini
 def summary(sweep: Sweep, table: pd.DataFrame) -> pd.DataFrame:
     """One row for each cell that has a record, over its seeds.
 
-    status      ok | partly diverged (some seeds) | diverged | crashed; n counts the seeds that ended ok
+    status      ok | unfinished (the numbers are those after `epoch` epochs) | partly diverged (some seeds) | diverged |
+                crashed; n counts the seeds that did not diverge
     test_mean, test_sd, train_mean, train_sd    accuracies of those in %, with the sample standard deviation
     initial_ratio, ratio_last   max_l / min_l of the layers' gradient norms in the first update, and its median over
                 the last interval between evaluations: the middle one of the seeds that ended, the lower of two
     """
     rows = []
     for values, group in table.groupby([*KEY, *sweep.axes], sort=False, observed=True):
-        ok, ended = group[group["status"] == "ok"], group[group["status"] != "crashed"]
+        ended = group[group["status"] != "crashed"]
+        ok = ended[ended["status"] != "diverged"]
         lost = len(ended) - len(ok)
         status = ("partly diverged" if lost else "ok") if len(ok) else "diverged" if lost else "crashed"
+        if not ok["final"].all():
+            status = UNFINISHED
         row: dict[str, Any] = {**dict(zip([*KEY, *sweep.axes], values, strict=True)), "status": status, "n": len(ok)}
         for split in ("test", "train"):
             row[f"{split}_mean"] = ok[f"{split}_accuracy"].mean()

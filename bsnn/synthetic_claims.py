@@ -1,7 +1,7 @@
 """What the paper claims of random networks (section 3.1, Figs 1-3), and the rule by which each claim is judged.
 
 The frames are those of results/<budget>/fig<k>.csv, whose columns experiments/synthetic.py defines. The thresholds were
-fixed before the figures were computed.
+fixed before the figures were computed. Nothing is trained: at the paper's size every answer is final.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pandas as pd
 from bsnn import paper
 from bsnn.claims import STABLE
 from bsnn.results import rank_correlation
-from bsnn.verdicts import Check, Part, Verdict
+from bsnn.verdicts import Check, Part, Verdict, of_smaller_networks
 
 SIGNAL_LOST = 0.1
 """||x^(L)||_2 / sqrt(d) below which the signal has gone to 0; the input has 1. There Tanh differs from the identity by
@@ -43,7 +43,9 @@ RULE_6 = (
 )
 
 
-def tanh_goes_linear(fig1: pd.DataFrame | None, fig2: pd.DataFrame | None, depth: int = paper.DEPTH) -> Verdict:
+def tanh_goes_linear(
+    fig1: pd.DataFrame | None, fig2: pd.DataFrame | None, depth: int = paper.DEPTH, papers_size: bool = True
+) -> Verdict:
     if depth < paper.DEPTH:
         return _too_shallow(5, CLAIM_5, RULE_5, depth)
     stable, linear, nonlinear = [], [], []
@@ -75,10 +77,11 @@ def tanh_goes_linear(fig1: pd.DataFrame | None, fig2: pd.DataFrame | None, depth
         Part("plain Tanh goes linear", linear),
         Part("the GPN functions do not", nonlinear),
     ]
-    return Verdict(5, CLAIM_5, RULE_5, parts)
+    verdict = Verdict(5, CLAIM_5, RULE_5, parts)
+    return verdict if papers_size else of_smaller_networks(verdict)
 
 
-def wider_is_more_equal(fig3: pd.DataFrame | None, depth: int = paper.DEPTH) -> Verdict:
+def wider_is_more_equal(fig3: pd.DataFrame | None, depth: int = paper.DEPTH, papers_size: bool = True) -> Verdict:
     if depth < paper.DEPTH:
         return _too_shallow(6, CLAIM_6, RULE_6, depth)
     checks = []
@@ -96,7 +99,8 @@ def wider_is_more_equal(fig3: pd.DataFrame | None, depth: int = paper.DEPTH) -> 
             f"(n = {chosen.groupby('width').size().min()} draws)"
         )
         checks.append(Check(name, measured, required, bool(last < first and trend <= WIDTH_TREND)))
-    return Verdict(6, CLAIM_6, RULE_6, [Part("the ratio falls with width", checks)])
+    verdict = Verdict(6, CLAIM_6, RULE_6, [Part("the ratio falls with width", checks)])
+    return verdict if papers_size else of_smaller_networks(verdict)
 
 
 def share_near_one(fig2: pd.DataFrame | None, activation: str, gpn: bool) -> float | None:

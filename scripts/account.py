@@ -12,7 +12,11 @@ import pandas as pd
 
 from bsnn import budgets, paper
 from bsnn.budgets import Key
-from bsnn.records import Record
+from bsnn.cell import Cell
+from bsnn.equal_epochs import span
+from bsnn.planning import steps_per_epoch
+from bsnn.records import UNFINISHED, Record, cell_of
+from bsnn.records import how_far as how_far_of
 from bsnn.results import Results, runs_of
 from bsnn.sweeps import swept
 from scripts.tables import Table, command, load_finished
@@ -35,11 +39,12 @@ def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
         entries = loaded.table[loaded.table["dataset"] == key]
         runs = loaded.runs[loaded.runs["dataset"] == key]
         trained = runs[runs["status"] != "crashed"]
-        counts = [int((runs["status"] == status).sum()) for status in ("ok", "diverged", "crashed")]
+        counts = [int((runs["status"] == status).sum()) for status in ("ok", "diverged", UNFINISHED, "crashed")]
         missing = int((entries["status"] == "missing").sum())
         rows.append([config.label, len(entries), *counts, missing, *_seconds(trained["seconds"])])
-    head = ["", "cells", "runs ok", "diverged", "crashed", "cells missing", "median s", "min s", "max s", "sum s"]
-    texts = [table(head, rows)]
+    head = ["", "cells", "runs ok", "diverged", "unfinished", "crashed", "cells missing",
+            "median s", "min s", "max s", "sum s"]  # fmt: skip
+    texts = [table(head, rows), "How far the networks are trained:", how_far(loaded)]
     for status in ("missing", "crashed"):
         keys = [key for key, value in zip(loaded.expected, loaded.table["status"], strict=True) if value == status]
         if keys:
@@ -69,23 +74,56 @@ def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
     return texts
 
 
+def how_far(loaded: Results) -> str:
+    """A table: for each dataset, without and with batch norm, the smallest and largest epoch, and the seconds."""
+    rows = []
+    for dataset, config in loaded.datasets.items():
+        for batch_norm in (False, True):
+            entries, runs = (
+                frame[(frame["dataset"] == dataset) & (frame["batch_norm"] == batch_norm)]
+                for frame in (loaded.table, loaded.runs)
+            )
+            begun = entries[entries["n"] > 0]["epoch"]
+            finished = int(entries["status"].isin(["ok", "partly diverged", "diverged"]).sum())
+            ends = ["–"] * 2 if begun.empty else [f"{begun.min():.4g}", f"{begun.max():.4g}"]
+            seconds = f"{runs['seconds'].sum():.0f}" if len(runs) else "–"
+            name = f"{config.label}, {'with' if batch_norm else 'without'} batch norm"
+            rows.append([name, len(entries), len(begun), finished, *ends, f"{entries['epochs'].max():.4g}", seconds])
+    return table(
+        ["", "cells", "with an accuracy", "finished", "smallest epoch", "largest epoch", "of", "seconds"], rows
+    )
+
+
+def summary(loaded: Results) -> list[str]:
+    """Say how far a dataset's networks are: "MNIST: 12 of 24 networks, after 4 to 8 of 50 epochs"."""
+    told = []
+    for dataset, config in loaded.datasets.items():
+        entries = loaded.table[loaded.table["dataset"] == dataset]
+        begun = entries[entries["n"] > 0]
+        reached = f", after {span(begun['epoch'], entries['epochs'].max())}" if len(begun) else ""
+        lost = int((entries["status"] == "diverged").sum())
+        told.append(
+            f"{config.label}: {len(begun)} of {len(entries)} networks{reached}" + (f"; {lost} diverged" if lost else "")
+        )
+    return told
+
+
 def _continued(loaded: Results) -> list[str]:
-    """Which seeds are missing where others are not, and the command that trains all that is missing."""
+    """Which seeds are missing where others are not, and the command that trains all that isn't finished."""
     seeds = loaded.seeds or [0]
     texts, functions = [], set()
     for seed in seeds:
         keys = loaded.lacking(seed)
         functions |= {key.activation for key in keys}
-        told = [key for key in keys if not runs_of(loaded.runs, *key).empty]
+        going = loaded.runs[(loaded.runs["seed"] == seed) & (loaded.runs["status"] == UNFINISHED)]
+        told = [key for key in keys if len(runs_of(loaded.runs, *key)) and runs_of(going, *key).empty]
         if told and len(seeds) > 1:
             texts.append(f"Not trained with seed {seed}: {', '.join(loaded.name_of(key) for key in told)}.")
     if not functions:
         return []
-    command = f"python -m experiments.train +experiment=table2 budget={loaded.budget.name}"
-    if not functions <= set(paper.ACTIVATIONS):
-        command += " activation='glob(*)'"
-    if seeds != [0]:
-        command += f" seed={','.join(map(str, seeds))}"
+    settings = [] if functions <= set(paper.ACTIVATIONS) else ["activation='glob(*)'"]
+    settings += [] if seeds == [0] else [f"seed={','.join(map(str, seeds))}"]
+    command = f"make reproduce BUDGET={loaded.budget.name}" + (f' SET="{" ".join(settings)}"' if settings else "")
     texts.append(
         f"`{command}` trains what is missing: what is finished is skipped, what was stopped goes on from its "
         "checkpoint, what crashed is tried again."
@@ -110,16 +148,19 @@ def _other(loaded: Results, record: Record) -> list[str]:
     accuracies = [last.get(f"{split}_accuracy") for split in ("train", "test")]
     shown = ["–" if accuracy is None else f"{accuracy:.2f}" for accuracy in accuracies]
     name = record["id"].rsplit("-", 1)[0]
-    return [name, "; ".join(differing) or "version of the protocol or function", record["status"], *shown]
+    status = record["status"]
+    if status == UNFINISHED and cell_of(record) is not None:
+        status = how_far_of(record)
+    return [name, "; ".join(differing) or "version of the protocol or function", status, *shown]
 
 
 def where(loaded: Results, synthetic: Synthetic) -> list[str]:
     groups = {
-        "training": distinct(record["provenance"] for record in loaded.records),
+        "training": of_records(loaded.records),
         "Figs 1-3": distinct(found.provenance for found in _made(synthetic).values()),
     }
     if of_sweeps := swept(loaded):
-        groups["sweeps"] = distinct(record["provenance"] for record in of_sweeps)
+        groups["sweeps"] = of_records(of_sweeps)
     fields = [
         field for field in dict.fromkeys(name for group in groups.values() for name in group) if field != "command"
     ]
@@ -141,7 +182,26 @@ def where(loaded: Results, synthetic: Synthetic) -> list[str]:
     )
     if any(value for group in groups.values() for value, _ in group.get("dirty", [])):
         verdict += " **dirty: some were made from files that differ from the commit.**"
-    return [verdict, table(["", *groups], rows)]
+    return ["What trained Table 2's networks:", trained_by(loaded.records), verdict, table(["", *groups], rows)]
+
+
+def trained_by(records: Iterable[Record]) -> str:
+    """A table: each commit and device that trained, how many networks, how many epochs, and when."""
+    shares: dict[tuple[str, ...], dict[str, Any]] = {}
+    for record in records:
+        per_epoch = steps_per_epoch(Cell.from_dict(record["cell"]))
+        for segment in record["segments"]:
+            facts = segment["provenance"]
+            place = (str(facts["device"]), str(facts["commit"]), _plain(facts["dirty"]))
+            share = shares.setdefault(place, {"networks": set(), "epochs": 0.0, "times": []})
+            share["networks"].add(record["id"])
+            share["epochs"] += (segment["last_step"] - segment["first_step"]) / per_epoch
+            share["times"] += [segment["started"], segment["finished"]]
+    rows = [
+        [*place, len(share["networks"]), f"{share['epochs']:.6g}", min(share["times"]), max(share["times"])]
+        for place, share in sorted(shares.items(), key=lambda item: -item[1]["epochs"])
+    ]
+    return table(["device", "commit", "changed files", "networks", "epochs", "from", "to"], rows)
 
 
 def _disagree(field: str, groups: Sequence[Sequence[tuple[Any, int]]]) -> bool:
@@ -161,7 +221,11 @@ def provenance(loaded: Results, synthetic: Synthetic, commands: Sequence[str]) -
         "budget": loaded.budget.name,
         "headline": budgets.headline(loaded.budget.name),
         "cells": len(loaded.table),
-        "runs": {status: int(counts.get(status, 0)) for status in ("ok", "diverged", "crashed")},
+        "runs": {
+            status: int(counts.get(status, 0))
+            for status in ("ok", "diverged", UNFINISHED, "crashed")
+            if status != UNFINISHED or UNFINISHED in counts
+        },
         "cells_missing": int((loaded.table["status"] == "missing").sum()),
         "records_of_other_settings": len(loaded.others),
         "seconds": float(loaded.runs["seconds"].sum()),
@@ -177,19 +241,33 @@ def provenance(loaded: Results, synthetic: Synthetic, commands: Sequence[str]) -
 def _counted(records: Iterable[Record]) -> dict[str, list[dict[str, Any]]]:
     return {
         field: [{"value": value, "records": count} for value, count in values]
-        for field, values in distinct(record["provenance"] for record in records).items()
+        for field, values in of_records(records).items()
     }
+
+
+def of_records(records: Iterable[Record]) -> dict[str, list[tuple[Any, int]]]:
+    """`distinct` over the segments of training, with the number of records that have such a segment."""
+    return _counters([segment["provenance"] for segment in record["segments"]] for record in records)
 
 
 def distinct(provenances: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Any, int]]]:
     """For every field of bsnn.provenance.collect the values found, commonest first, and how often; versions one by
     one."""
+    return _counters([facts] for facts in provenances)
+
+
+def _counters(groups: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, list[tuple[Any, int]]]:
+    """The same, with the number of groups in which a value is found."""
     counters: dict[str, Counter[str]] = {}
-    for facts in provenances:
-        flat = {name: value for name, value in facts.items() if name != "versions"}
-        flat |= {f"version of {name}": value for name, value in facts["versions"].items()}
-        for name, value in flat.items():
-            counters.setdefault(name, Counter())[json.dumps(value)] += 1
+    for group in groups:
+        found: dict[str, set[str]] = {}
+        for facts in group:
+            flat = {name: value for name, value in facts.items() if name != "versions"}
+            flat |= {f"version of {name}": value for name, value in facts["versions"].items()}
+            for name, value in flat.items():
+                found.setdefault(name, set()).add(json.dumps(value))
+        for name, values in found.items():
+            counters.setdefault(name, Counter()).update(values)
     return {
         name: [
             (json.loads(text), count) for text, count in sorted(counter.items(), key=lambda item: (-item[1], item[0]))

@@ -3,7 +3,8 @@
     python -m scripts.fig4 results/quick
 
 Reads the records in results/<budget>/runs/, in seconds, and writes beside them fig4.png, .pdf and .csv (CIFAR-10, the
-paper's figure) and fig4_mnist.png, .pdf and .csv (which the paper doesn't show).
+paper's figure) and fig4_mnist.png, .pdf and .csv (which the paper doesn't show). Curves of unfinished trainings go as
+far as these; the axis ends at the largest epoch reached and says how many there are to be.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from bsnn import budgets, plotting, results
+from bsnn.budgets import Key
 from bsnn.claims import CHANCE
+from bsnn.equal_epochs import span
 from bsnn.files import write_text
+from bsnn.records import FINISHED, UNFINISHED
 from bsnn.results import Results, runs_of
 from scripts import cli
 
@@ -57,14 +62,21 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def curves(loaded: Results, dataset: str) -> pd.DataFrame:
-    """Test accuracy against epoch: mean and sample standard deviation over the seeds that ended ok.
+    """Test accuracy against epoch: mean and sample standard deviation over the seeds of Table 2's mean.
 
-    A seed that diverged is a curve of its own (n = 1, diverged = True), up to the last evaluation before its loss was
-    lost.
+    These are the ones that ended ok, or if none did, the unfinished ones that got furthest. A seed that diverged is a
+    curve of its own (n = 1, diverged = True), up to the last evaluation before its loss was lost.
     """
     mine = loaded.curves[loaded.curves["dataset"] == dataset]
     groups = ["activation", "gpn", "batch_norm", "epoch"]
-    ok = mine[mine["status"] == "ok"].groupby(groups, sort=False)["test_accuracy"].agg(["mean", "std", "count"])
+    trained = mine[mine["status"].isin(["ok", UNFINISHED])]
+    reached = trained.groupby([*groups[:-1], "seed"])["epoch"].transform("max")
+    furthest = trained.assign(reached=reached).groupby(groups[:-1])["reached"].transform("max")
+    ok = (
+        trained[(reached == furthest) & (reached > 0)]
+        .groupby(groups, sort=False)["test_accuracy"]
+        .agg(["mean", "std", "count"])
+    )
     ok = ok.rename(columns={"mean": "test_mean", "std": "test_sd", "count": "n"}).reset_index()
     lost = mine[(mine["status"] == "diverged") & (mine["step"] < mine["diverged_at_step"])]
     lost = lost[[*groups, "seed", "test_accuracy"]].rename(columns={"test_accuracy": "test_mean"})
@@ -88,28 +100,56 @@ def draw(loaded: Results, dataset: str, table: pd.DataFrame) -> Figure:
         for variant_number, variant in enumerate(VARIANTS):
             curve = chosen[(chosen["gpn"] == variant.gpn) & (chosen["batch_norm"] == variant.batch_norm)]
             draw_curve(panel, curve, variant, variant_number)
+            mark_end(panel, loaded, Key(dataset, activation, variant.gpn, variant.batch_norm), curve, variant)
         say_absent(panel, loaded, dataset, activation)
         if number % COLUMNS == 0:
             panel.set_ylabel("test accuracy (%)")
         if number + COLUMNS >= len(loaded.activations):
-            panel.set_xlabel("epoch")
+            panel.set_xlabel(x_label(loaded, dataset, table))
             panel.tick_params(labelbottom=True)
     panels[0].set_ylim(bottom=0)
     if not table.empty and table["epoch"].max() > 0:
         end = float(table["epoch"].max())
         panels[0].set_xlim(-0.02 * end, 1.02 * end)
+    unfinished = progress(loaded, dataset)
+    if unfinished:
+        panels[0].xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
     handles: list[Any] = [
         Line2D([], [], label=variant.label, marker=variant.marker, **look(variant)) for variant in VARIANTS
     ]
     handles.append(Line2D([], [], label="chance", color=plotting.GREY, linewidth=0.7, linestyle=(0, (1, 2))))
     if table["diverged"].any():
         handles.append(Line2D([], [], label="diverged", color="black", marker="x", markersize=6, linestyle="none"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=3, columnspacing=1.6)
+    if unfinished:
+        handles.append(Line2D([], [], label="unfinished", color="black", marker="o", linestyle="none"))
+    spacing = 1.6 if len(handles) < 7 else 1.1
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=len(handles), handlelength=3, columnspacing=spacing
+    )
     label = loaded.datasets[dataset].label
     seeds = int(table["n"].max()) if len(table) else 0
     spread = f", mean ± sd of {seeds} seeds" if seeds > 1 else ""
-    plotting.budget_note(figure, f"{label}{spread}. {budgets.headline(loaded.budget.name)}")
+    note = f"{label}{spread}. {budgets.headline(loaded.budget.name)}"
+    if unfinished:
+        note += f"; {unfinished}"
+    plotting.budget_note(figure, note)
     return figure
+
+
+def x_label(loaded: Results, dataset: str, table: pd.DataFrame) -> str:
+    """Say how much of the training the axis shows, if not all of it: "epoch (first 8 of 100)"."""
+    asked = loaded.table.loc[loaded.table["dataset"] == dataset, "epochs"].max()
+    reached = table["epoch"].max() if len(table) else math.nan
+    return f"epoch (first {reached:.4g} of {asked:.4g})" if reached < asked else "epoch"
+
+
+def progress(loaded: Results, dataset: str) -> str:
+    """Say how far the curves of a figure are, if they aren't finished: "24 curves, after 2 to 8 of 100 epochs"."""
+    entries = loaded.table[(loaded.table["dataset"] == dataset) & (loaded.table["n"] > 0)]
+    going = entries[entries["status"] == UNFINISHED]
+    if going.empty:
+        return ""
+    return f"{len(going)} of {len(entries)} curves unfinished, after {span(going['epoch'], going['epochs'].max())}"
 
 
 def draw_curve(panel: Axes, curve: pd.DataFrame, variant: Variant, number: int) -> None:
@@ -137,13 +177,21 @@ def draw_curve(panel: Axes, curve: pd.DataFrame, variant: Variant, number: int) 
         )
 
 
+def mark_end(panel: Axes, loaded: Results, key: Key, curve: pd.DataFrame, variant: Variant) -> None:
+    """A filled marker where the curve of an unfinished training ends."""
+    entry = loaded.table.iloc[list(loaded.expected).index(key)]
+    if entry["status"] == UNFINISHED and entry["n"]:
+        end = curve[~curve["diverged"]].iloc[-1]
+        panel.plot([end["epoch"]], [end["test_mean"]], marker=variant.marker, color=variant.color, zorder=5)
+
+
 def say_absent(panel: Axes, loaded: Results, dataset: str, activation: str) -> None:
     """Which curves the panel lacks, and which of them because the training crashed."""
     absent: dict[str, list[str]] = {}
     for variant in VARIANTS:
         runs = runs_of(loaded.runs, dataset, activation, variant.gpn, variant.batch_norm)
-        if not runs["status"].isin(["ok", "diverged"]).any():
-            absent.setdefault("crashed" if len(runs) else "missing", []).append(variant.label)
+        if not (runs["status"].isin(FINISHED) | (runs["epoch"] > 0)).any():
+            absent.setdefault("crashed" if (runs["status"] == "crashed").any() else "missing", []).append(variant.label)
     if absent:
         text = "\n".join(f"{why}: {', '.join(labels)}" for why, labels in absent.items())
         # below chance, where no curve runs

@@ -2,17 +2,21 @@
 
     python -m scripts.publish results/quick
 
-The same as running scripts.table1, .table2, .fig1 to .fig4, .sweeps, .report and .page one after the other.
+The same as running scripts.table1, .table2, .fig1 to .fig4, .sweeps, .report and .page one after the other, but for
+those of Figures 1-3 that aren't computed yet: these are left out.
 """
 
 from __future__ import annotations
 
-from scripts import cli, fig1, fig2, fig3, fig4, page, report, sweeps, table1, table2
+from scripts import account, cli, fig1, fig2, fig3, fig4, page, report, sweeps, table1, table2
 
 
 def main(argv: list[str] | None = None) -> None:
     folder = cli.budget_dir(__doc__, argv)
-    for script in (table1, table2, fig1, fig2, fig3, fig4, sweeps, report, page):
+    computed = account.load_synthetic(folder)
+    synthetic = {"fig1": fig1, "fig2": fig2, "fig3": fig3}
+    drawn = [script for figure, script in synthetic.items() if computed[figure] is not None]
+    for script in (table1, table2, *drawn, fig4, sweeps, report, page):
         script.main([str(folder)])
 
 

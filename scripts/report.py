@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -24,16 +25,17 @@ from bsnn.results import Results
 from bsnn.synthetic_claims import tanh_goes_linear, wider_is_more_equal
 from bsnn.verdicts import Verdict
 from experiments.study import STUDIES
-from scripts import account, cli, sweeps_report, table1, table2
+from scripts import account, cli, fig4, sweeps_report, table1, table2
 from scripts.account import SYNTHETIC, Synthetic, table
 from scripts.sections import counts
+from scripts.tables import Table
 
 FIGURES = {
     "fig1": "norms of signal and gradient by layer, synthetic data",
     "fig2": "histogram of phi'(h), synthetic data",
     "fig3": "gradient ratio against width, synthetic data",
     "fig4": "test accuracy during training, CIFAR-10",
-    "fig4_mnist": "the same for MNIST (not in the paper)",
+    "fig4_mnist": "test accuracy during training, MNIST (the paper shows CIFAR-10 only)",
 }
 
 ONE_EPOCH = (
@@ -41,11 +43,22 @@ ONE_EPOCH = (
     "the figure is a mean over the whole of training, its beginning included, which lowers it."
 )
 
-SMALLER = (
-    "The verdicts are about this budget. The claims are about the paper's: one that is confirmed here shows already in "
-    "smaller networks or shorter training; one that is mixed or refuted here may need more of either, which only "
-    "`make reproduce BUDGET=paper` can tell."
+PIPELINE = (
+    "This budget is a check that the pipeline runs: {sizes}. It can't decide the paper's claims, which are about "
+    "{papers}: what shows here shows already in smaller networks or after less training, what doesn't may need more of "
+    "either. The paper's numbers stand beside ours for orientation."
 )
+ELSEWHERE = "The paper's own networks: {place}."
+NOT_HERE = "`make reproduce BUDGET=paper` trains them; it can be stopped at any time and reports how far it is"
+UNFINISHED_OPENING = (
+    "**The training isn't finished; what is below is true as far as it goes.** The paper has no schedule, so that the "
+    "first epochs of an unfinished training are those of the finished one. {reached}. Every number says after which "
+    "epoch it was measured, networks are compared at equal epochs, and a verdict that more training may change is "
+    "marked as one so far. `make reproduce BUDGET={budget}` goes on; how far the networks are stands under "
+    "[What ran](#what-ran)."
+)
+FINISHED_OPENING = "All networks are trained to the end. {reached}."
+OPENING_FIGURE = "fig4_mnist"
 
 DEPARTURES = (
     "Test accuracy is that of the current weights. The authors' code evaluates with row norms cached one step earlier, "
@@ -70,11 +83,20 @@ def judge(loaded: Results, synthetic: Synthetic) -> list[Verdict]:
     depth = next(iter(loaded.expected.values())).depth
     tables = {figure: None if found is None else found.frame for figure, found in synthetic.items()}
     depths = {figure: DEPTH if found is None else int(found.config["depth"]) for figure, found in synthetic.items()}
+    papers = {figure: found is None or of_papers_size(found) for figure, found in synthetic.items()}
     return [
-        *trained_claims(loaded.runs, depth),
-        tanh_goes_linear(tables["fig1"], tables["fig2"], min(depths["fig1"], depths["fig2"])),
-        wider_is_more_equal(tables["fig3"], depths["fig3"]),
+        *trained_claims(loaded.history, depth, budgets.is_papers(loaded.budget.name)),
+        tanh_goes_linear(
+            tables["fig1"], tables["fig2"], min(depths["fig1"], depths["fig2"]), papers["fig1"] and papers["fig2"]
+        ),
+        wider_is_more_equal(tables["fig3"], depths["fig3"], papers["fig3"]),
     ]
+
+
+def of_papers_size(figure: Table) -> bool:
+    """Whether the networks of a synthetic figure are the paper's; how often they were drawn is no size."""
+    papers = asdict(budgets.load_budget(PAPER).synthetic)
+    return all(figure.config.get(name, size) == size for name, size in papers.items() if name != "draws")
 
 
 def claims_csv(verdicts: Sequence[Verdict]) -> str:
@@ -87,11 +109,7 @@ def report(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], f
     sections = [
         f"# Bidirectionally self-normalizing neural networks, reproduced: {name} budget",
         f"**{budgets.headline(name)}.**",
-        *(
-            []
-            if name == PAPER
-            else ["The paper's numbers stand beside ours for orientation: they are of larger budgets."]
-        ),
+        *opening(loaded, folder),
         "## The paper's claims",
         *summary(verdicts, name),
         *(text for verdict in verdicts for text in claim(verdict)),
@@ -102,7 +120,7 @@ def report(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], f
         "## Every cell",
         *every_cell(loaded),
         "## Figures",
-        *(figure(folder, name, stem, text) for stem, text in FIGURES.items()),
+        *(figure(loaded, folder, stem) for stem in FIGURES),
         *sweeps_report.section(folder, loaded),
         *beyond(folder),
         "## What ran",
@@ -117,37 +135,90 @@ def report(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], f
     return "\n\n".join(sections) + "\n"
 
 
+def opening(loaded: Results, folder: Path) -> list[str]:
+    """What this budget is, how far it is, and where the paper's own networks are if they aren't here."""
+    name = loaded.budget.name
+    if not budgets.is_papers(name):
+        told = PIPELINE.format(sizes=budgets.in_short(name), papers=budgets.in_short(PAPER))
+        there = (folder.parent / PAPER / "report.md").exists()
+        place = f"[results/{PAPER}/report.md](../{PAPER}/report.md)" if there else NOT_HERE
+        return [told, ELSEWHERE.format(place=place)]
+    reached = ". ".join(account.summary(loaded))
+    finished = loaded.table["status"].isin(["ok", "partly diverged", "diverged"]).all()
+    text = (
+        FINISHED_OPENING.format(reached=reached)
+        if finished
+        else UNFINISHED_OPENING.format(reached=reached, budget=name)
+    )
+    return [text, figure(loaded, folder, OPENING_FIGURE)]
+
+
 def summary(verdicts: Sequence[Verdict], name: str) -> list[str]:
     papers = {verdict.number: verdict for verdict in trained_claims(paper_runs(), DEPTH)}
     rows = [
-        [verdict.number, verdict.claim, f"**{verdict.outcome}**", _parts(verdict), _parts(papers.get(verdict.number))]
+        [
+            verdict.number,
+            verdict.claim,
+            _verdict(verdict.outcome, verdict.suffix),
+            _parts(verdict),
+            verdict.reason or "–",
+            _parts(papers.get(verdict.number)),
+        ]
         for verdict in verdicts
     ]
+    head = [
+        "",
+        "claim",
+        f"verdict, {name} budget",
+        "checks that hold",
+        "why it isn't final",
+        "in the paper's own Table 2",
+    ]
     return [
-        table(["", "claim", f"verdict, {name} budget", "checks that hold", "in the paper's own Table 2"], rows),
+        table(head, rows),
         "Each claim is judged by a rule that is written down in `bsnn/claims.py` and `bsnn/synthetic_claims.py`, with "
         "its thresholds and their reasons, and was fixed before the results existed. A part is confirmed if all of its "
-        "checks hold, mixed if at least half do, refuted if fewer; not tested if missing data could change that. A "
-        "claim is as good as its worst part. With one seed the standard errors (SE) are those of the finite number of "
-        "images alone; the spread between seeds is not known then and comes on top.",
-        *([] if name == PAPER else [SMALLER]),
+        "checks hold, mixed if at least half do. If fewer do, it is refuted, provided that neither more training nor "
+        "larger networks can change that; else it is not shown. It is not tested if missing data could change the "
+        "word. A claim is as good as its worst part. Networks are compared after the same number of epochs: the "
+        "largest that all the compared ones have reached. With one seed the standard errors (SE) are those of the "
+        "finite number of images alone; the spread between seeds is not known then and comes on top.",
     ]
 
 
 def claim(verdict: Verdict) -> list[str]:
-    texts = [f"### Claim {verdict.number}: {verdict.outcome}", f"*{verdict.claim}*", f"Rule. {verdict.rule}"]
+    texts = [
+        f"### Claim {verdict.number}: {verdict.outcome}{verdict.suffix}",
+        f"*{verdict.claim}*",
+        f"Rule. {verdict.rule}",
+    ]
     if verdict.not_tested_because:
         return [*texts, f"Not tested: {verdict.not_tested_because}."]
-    lines = [f"- {part.says}: **{part.outcome}**, {_counts(part.counts)}" for part in verdict.parts]
-    checks = verdict.table()
-    rows = checks[["part", "subject", "measured", "required", "holds"]].to_numpy().tolist()
-    details = table(["part", "subject", "measured", "required", "holds"], rows)
-    return [*texts, "\n".join(lines), f"<details><summary>{len(rows)} checks</summary>\n\n{details}\n\n</details>"]
+    if verdict.reason:
+        texts.append(f"Not final: {verdict.reason}.")
+    lines = [
+        f"- {part.says}: {_verdict(part.outcome, verdict.suffix_of(part))}, {_counts(part.counts)}"
+        + (f", after {part.after}" if part.unsettled and part.after else "")
+        for part in verdict.parts
+    ]
+    checks = verdict.table().drop(columns="claim")
+    details = table(list(checks.columns), checks.to_numpy().tolist())
+    return [*texts, "\n".join(lines), f"<details><summary>{len(checks)} checks</summary>\n\n{details}\n\n</details>"]
 
 
 def every_cell(loaded: Results) -> list[str]:
-    """Gradients and seconds of each cell."""
-    head = ["", "first update", "trend", "first interval", "last interval", "largest median", "largest", "seconds"]
+    """How far each cell is, its gradients and seconds."""
+    head = [
+        "",
+        "epoch",
+        "first update",
+        "trend",
+        "first interval",
+        "last interval",
+        "largest median",
+        "largest",
+        "seconds",
+    ]
     rows = []
     for entry in loaded.table.to_dict("records"):
         known = entry["ratio_rows"] > 0
@@ -156,7 +227,8 @@ def every_cell(loaded: Results) -> list[str]:
         trend = "–" if math.isnan(entry["initial_trend"]) else f"{entry['initial_trend']:.2f}"
         seconds = "–" if math.isnan(entry["seconds"]) else f"{entry['seconds']:.0f}"
         name = loaded.name_of(Key(*(entry[part] for part in Key._fields)))
-        rows.append([name, shown[0], trend, *shown[1:], seconds])
+        epoch = f"{entry['epoch']:.4g} of {entry['epochs']:.4g}" if entry["n"] else entry["status"]
+        rows.append([name, epoch, shown[0], trend, *shown[1:], seconds])
     return [
         "Ratio: max_l / min_l of ||dE/dV_l||_F over the constrained layers: in the first update, as the median "
         "over the first and the last interval between evaluations, the largest of all such medians, and the largest of "
@@ -167,11 +239,14 @@ def every_cell(loaded: Results) -> list[str]:
     ]
 
 
-def figure(folder: Path, budget: str, stem: str, text: str) -> str:
+def figure(loaded: Results, folder: Path, stem: str) -> str:
+    text = FIGURES[stem]
     title = f"**Figure {stem.removeprefix('fig').replace('_mnist', ', MNIST')}**: {text}"
+    if stem in fig4.FIGURES and (told := fig4.progress(loaded, fig4.FIGURES[stem])):
+        title += f"; {told}"
     if (folder / f"{stem}.png").exists():
         return f"{title}\n\n![{text}]({stem}.png)"
-    return f"{title}\n\nNot drawn yet: `make {stem.removesuffix('_mnist')} BUDGET={budget}`."
+    return f"{title}\n\nNot drawn yet: `make {stem.removesuffix('_mnist')} BUDGET={loaded.budget.name}`."
 
 
 def beyond(folder: Path) -> list[str]:
@@ -210,6 +285,10 @@ def commands(budget: str) -> list[str]:
         *(f"python -m experiments.synthetic +experiment={stem} budget={budget}" for stem in SYNTHETIC),
         *(f"python -m scripts.{name} {folder}" for name in ("table1", "table2", *SYNTHETIC, "fig4", "report")),
     ]
+
+
+def _verdict(outcome: str, suffix: str) -> str:
+    return f"**{outcome}**{suffix}"
 
 
 def _parts(verdict: Verdict | None) -> str:

@@ -4,7 +4,8 @@
 
 Reads the records in results/<budget>/runs/, in seconds, and writes beside them sweep_<name>.png, .pdf and .csv for
 every conf/experiment/sweep_<name>.yaml of which more was trained than what Table 2 has. Cells without a record are left
-out; the report says how many there are.
+out; the report says how many there are. If some are unfinished, all are shown after the largest epoch that all have
+reached.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from bsnn.claims import CHANCE
 from bsnn.files import write_text
 from bsnn.plotting import LogRange
 from bsnn.results import Results
-from bsnn.sweeps import Sweep, runs, summary, sweeps, varied
+from bsnn.sweeps import Sweep, runs, so_far, summary, sweeps, varied
 from scripts import cli
 
 LABELS = {
@@ -43,21 +44,21 @@ ROWS = (
 def main(argv: list[str] | None = None) -> None:
     folder = cli.budget_dir(__doc__, argv)
     loaded = results.load(folder)
-    for sweep, table in made(loaded):
+    for sweep, table, told in made(loaded):
         text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
         write_text(folder / f"{sweep.stem}.csv", text)
         with plotting.style():
-            figure = draw(loaded, sweep, table)
+            figure = draw(loaded, sweep, table, told)
         plotting.save(figure, folder / sweep.stem)
 
 
-def made(loaded: Results) -> list[tuple[Sweep, pd.DataFrame]]:
-    """The sweeps of which more was trained than what Table 2 has, each with its summary."""
-    found = [(sweep, summary(sweep, runs(sweep, loaded))) for sweep in sweeps()]
-    return [(sweep, table) for sweep, table in found if varied(sweep, table)]
+def made(loaded: Results) -> list[tuple[Sweep, pd.DataFrame, str]]:
+    """The sweeps of which more was trained than what Table 2 has, each with its summary and bsnn.sweeps.so_far."""
+    found = [(sweep, runs(sweep, loaded)) for sweep in sweeps()]
+    return [(sweep, summary(sweep, table), so_far(table)) for sweep, table in found if varied(sweep, table)]
 
 
-def draw(loaded: Results, sweep: Sweep, table: pd.DataFrame) -> Figure:
+def draw(loaded: Results, sweep: Sweep, table: pd.DataFrame, so_far: str) -> Figure:
     """Columns: plain and GPN, for each value of the setting with words; rows: accuracy and two gradient ratios."""
     words: Sequence[Any] = (None,) if sweep.across is None else sweep.axes[sweep.across]
     columns = [(gpn, word) for gpn in sweep.cells["gpn"] for word in words]
@@ -90,7 +91,8 @@ def draw(loaded: Results, sweep: Sweep, table: pd.DataFrame) -> Figure:
     seeds = sorted({int(n) for n in table["n"] if n > 0})
     spread = f", {seeds[0]} seed{'s' * (seeds[0] > 1)}" if len(seeds) == 1 else f", {seeds[0]} to {seeds[-1]} seeds"
     label = loaded.datasets[sweep.cells["dataset"][0]].label
-    plotting.budget_note(figure, f"{label}{spread if seeds else ''}. {headline(loaded.budget.name, sweep)}")
+    told = f", after {so_far}" if so_far else ""
+    plotting.budget_note(figure, f"{label}{spread if seeds else ''}{told}. {headline(loaded.budget.name, sweep)}")
     return figure
 
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from bsnn.budgets import Key
 from bsnn.claims import trains
-from bsnn.results import KEY, Results
-from bsnn.sweeps import Sweep, expected, papers, runs, summary, sweeps, varied
+from bsnn.results import KEY, Results, runs_of
+from bsnn.sweeps import Sweep, expected, papers, runs, so_far, summary, sweeps, varied
 from scripts.account import table
 from scripts.sweeps import name_of_value
 
@@ -53,7 +53,13 @@ def one(sweep: Sweep, folder: Path, loaded: Results) -> list[str]:
         left = f"{missing} of its {cells} cells are not trained; `{command}` trains what is missing."
     else:
         left = f"All of its cells are trained; `{command} SET=seed=0,1,2` trains more seeds."
-    return [f"### {title}", image, numbers(sweep, found, loaded), left]
+    unfinished = []
+    if told := so_far(found):
+        unfinished = [
+            f"Not finished: all of its cells are compared after {told}, the largest epoch that all have reached."
+        ]
+        left = f"`{command}` goes on with the unfinished cells. {left}"
+    return [f"### {title}", image, *unfinished, numbers(sweep, found, loaded), left]
 
 
 def numbers(sweep: Sweep, found: pd.DataFrame, loaded: Results) -> str:
@@ -71,7 +77,8 @@ def numbers(sweep: Sweep, found: pd.DataFrame, loaded: Results) -> str:
                 row = [loaded.activations[name].label + "-GPN" * gpn + told]
                 for value in values:
                     key = Key(sweep.cells["dataset"][0], name, gpn, False)
-                    does, _ = trains(at(found, sweep, value, word), *key)
+                    here = runs_of(at(found, sweep, value, word), *key)
+                    does, _ = trains(here[here["status"] != "crashed"], key.dataset)
                     trained[value] += [] if does is None else [does]
                     row.append(entry(pick(means, sweep, key, value, word), bool(does)))
                 rows.append(row)

@@ -12,7 +12,7 @@ from bsnn import claims, paper, synthetic_claims
 from bsnn.budgets import Key
 from bsnn.claims import CHANCE, paper_runs, trained_claims
 from bsnn.data import load
-from bsnn.results import RUN_COLUMNS, run_row
+from bsnn.results import RUN_COLUMNS, run_row, runs_of
 from bsnn.synthetic_claims import share_near_one, tanh_goes_linear, wider_is_more_equal
 from bsnn.verdicts import Check, Part, Verdict, binomial_se, difference_in_se, estimate
 from experiments.synthetic import BIN_WIDTH, BINS, FIRST_CENTRE
@@ -96,7 +96,7 @@ class TestClaim1:
         # at chance the two standard errors are nearly equal: sqrt(2) x 0.3 %
         accuracy = 10 + above * math.sqrt(2) * 0.3 * 1.03
         runs = changed(paper_like, "dataset == 'cifar10' and activation == 'relu'", test_accuracy=accuracy)
-        assert claims.trains(runs, "cifar10", "relu", True, False)[0] is trains
+        assert claims.trains(runs_of(runs, "cifar10", "relu", True, False), "cifar10")[0] is trains
 
     def test_diverged_counts_as_chance(self, paper_like: pd.DataFrame) -> None:
         runs = changed(paper_like, "gpn and activation in ['relu', 'leaky_relu', 'gelu']", status="diverged")
