@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,16 @@ from markupsafe import Markup
 from bsnn import budgets, plotting, results
 from bsnn.data import DATASETS
 from bsnn.files import write_text
+from bsnn.records import UNFINISHED, Record, epochs_reached, how_far
 from bsnn.results import Results
-from scripts import account, cli, page_figures, page_runs
+from scripts import cli, page_data, page_figures, page_runs
 from scripts.page_figures import Panel
 from scripts.page_runs import Row
 from scripts.page_style import shown
 
 ASSETS = Path(__file__).parent / "assets"
 SCRIPTS = ("switches.js", "panels.js", "table.js", "page.js")
-STATUSES = ("ok", "partly diverged", "diverged", "crashed", "missing")
+STATUSES = ("ok", "partly diverged", "diverged", "unfinished", "crashed", "missing")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,7 +71,10 @@ def cells(loaded: Results) -> list[tuple[str, list[int], int]]:
     """For each dataset how many cells of the table have each of STATUSES, and how many runs there are."""
     counted = []
     for dataset, config in loaded.datasets.items():
-        found = Counter(loaded.table.loc[loaded.table["dataset"] == dataset, "status"])
+        found = Counter(
+            page_data.standing({record["status"] for record in records})
+            for records in page_data.by_cell(loaded, dataset).values()
+        )
         runs = int((loaded.runs["dataset"] == dataset).sum())
         counted.append((config.label, [found[status] for status in STATUSES], runs))
     return counted
@@ -79,21 +83,36 @@ def cells(loaded: Results) -> list[tuple[str, list[int], int]]:
 def facts(loaded: Results) -> dict[str, str]:
     """What the page was made from: seeds, commits, devices, versions, dates; in parentheses how many records say so."""
     records = [*loaded.records, *loaded.others]
-    found = account.distinct(record["provenance"] for record in records)
     seeds = Counter(record["cell"]["seed"] for record in records)
-    commits = Counter(
-        (facts["commit"] or "unknown")[:10] + (" with changed files" if facts["dirty"] else "")
-        for facts in (record["provenance"] for record in records)
-    )
-    return {
+    facts = {
         "records": f"{len(loaded.records)} of Table 2's cells, {len(loaded.others)} of other settings",
         "seeds": _counts(sorted(seeds.items())),
-        "commits": _counts(commits.most_common()),
-        "devices": _counts(found["device"]),
-        "torch": _counts(found.get("version of torch", [])),
+        "commits": _sources(records, page_runs.commit),
+        "devices": _sources(records, lambda facts: facts["device"]),
+        "torch": _sources(records, lambda facts: facts["versions"].get("torch") or "unknown"),
         "trained": f"{min(r['started'] for r in records)} to {max(r['finished'] for r in records)}",
         "training time": f"{sum(r['seconds'] for r in records) / 3600:.2f} h, the sum over all runs",
     }
+    unfinished = [record for record in loaded.records if record["status"] == UNFINISHED]
+    return ({"unfinished": _how_far(loaded, unfinished)} if unfinished else {}) | facts
+
+
+def _sources(records: Iterable[Record], told: Callable[[dict[str, Any]], str]) -> str:
+    """What is told of the processes that trained, and in parentheses of how many records."""
+    found = Counter(value for record in records for value in {told(facts) for facts in page_runs.sources(record)})
+    return _counts(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _how_far(loaded: Results, unfinished: list[Record]) -> str:
+    """MNIST: 24 runs, 1 to 8 of 50 epochs; CIFAR-10: 24 runs, 1 of 100 epochs."""
+    told = []
+    for dataset, config in loaded.datasets.items():
+        mine = [record for record in unfinished if record["cell"]["dataset"] == dataset]
+        if mine:
+            least, most = (choose(mine, key=epochs_reached) for choose in (min, max))
+            span = f"{epochs_reached(least):.4g} to " if epochs_reached(least) < epochs_reached(most) else ""
+            told.append(f"{config.label}: {len(mine)} run{'s' * (len(mine) != 1)}, {span}{how_far(most)}")
+    return "; ".join(told)
 
 
 def switches(loaded: Results, table: list[Row]) -> list[dict[str, Any]]:
@@ -120,7 +139,7 @@ def switches(loaded: Results, table: list[Row]) -> list[dict[str, Any]]:
 
 def choices(table: list[Row], name: str) -> list[str]:
     """A column's values, where they are few enough for a list; numbers that were measured are not."""
-    if name in page_runs.MEASURED or name in ("run", "steps", "seconds", "note"):
+    if name in page_runs.MEASURED or name in ("run", "epochs_reached", "steps", "seconds", "note"):
         return []
     values = {row.get(name) for row in table} - {None, ""}
     ordered = sorted(values, key=lambda value: (isinstance(value, str), value))

@@ -8,7 +8,7 @@ are batch norm.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ import plotly.graph_objects as go
 from bsnn import plotting
 from bsnn.budgets import PAPER, Key
 from bsnn.claims import CHANCE
+from bsnn.records import UNFINISHED, Record, how_far
 from bsnn.results import Results, runs_of
 from scripts import page_data
 from scripts.page_data import Curve
@@ -39,6 +40,8 @@ UPDATES = {"first": "first update", "last": "last update"}
 STATUS_MARKS = {
     "diverged": "x-thin", "partly diverged": "x-thin", "missing": "circle-open", "crashed": "asterisk",
 }  # fmt: skip
+UNEQUAL = "#a85a00"
+"""Of what is not to be compared: an unfinished network's accuracy so far and the paper's after all epochs."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def accuracy(loaded: Results, dataset: str) -> Panel:
             _add(drawn, loaded, curve, (curve.middle, curve.low, curve.high), hover, spread, split=split)
     note = (
         "Mean over the seeds that ended ok, band ± their standard deviation. A seed that diverged is a line of its own "
-        "that ends in a cross. Dotted: the best constant answer."
+        "that ends in a cross. Dotted: the best constant answer." + _going_on(both["test"])
     )
     return Panel("accuracy", "Accuracy during training", note, drawn, "grouped")
 
@@ -86,6 +89,7 @@ def ratio(loaded: Results, dataset: str) -> Panel:
     note = (
         "Largest over smallest norm ‖∂E/∂V‖ among the layers, the median of the updates since the last evaluation. "
         "Line: median over the seeds, band: smallest to largest. inf: a layer's gradient is exactly 0; 0/0: all are."
+        + _going_on(curves)
     )
     return Panel("ratio", "Gradient ratio during training", note, drawn, "grouped")
 
@@ -103,6 +107,7 @@ def norms(loaded: Results, dataset: str) -> Panel:
     note = (
         "Frobenius norm of each constrained layer's gradient in one update: the first or the last, as chosen above. "
         "Line: median over the seeds, band: from smallest to largest; those that diverged have no last update here."
+        + (" An unfinished network's last update is the last one so far." if any(c.unfinished for c in every) else "")
     )
     return Panel("norms", "Gradient norm by layer", note, drawn, "grouped")
 
@@ -111,27 +116,48 @@ def final(loaded: Results, dataset: str) -> Panel:
     xaxis = {"type": "multicategory", "tickangle": -90, "dividercolor": GRID, "showgrid": False}
     drawn = figure("", "accuracy (%)", xaxis, {"range": [0, 103]})
     drawn.update_layout(barmode="overlay", bargap=0.25)
+    going_on = False
     for split in SPLITS:
+        curves: dict[Key, list[Curve]] = {}
+        for curve in page_data.accuracy_curves(loaded, dataset, split):
+            curves.setdefault(curve.key, []).append(curve)
         for entry in loaded.table[loaded.table["dataset"] == dataset].to_dict("records"):
             key = Key(*(entry[name] for name in Key._fields))
             place = [[plain(loaded.activations[key.activation].label)], [variant(key)]]
             common = {"x": place, "meta": meta(key, split=split)}
-            if entry["n"]:
-                drawn.add_trace(_bar(loaded, key, entry, split, common))
+            reached = page_data.furthest(curves.get(key, []))
+            so_far = reached.unfinished if reached else ""
+            if reached:
+                drawn.add_trace(_bar(loaded, reached, split, common))
+            if reached and so_far:
+                going_on = True
+                _label(drawn, 102, f"@{reached.x[-1]:.4g}", f"{_bold(loaded, key)}unfinished: {so_far}", common)
             name, theirs = _bold(loaded, key), entry[f"paper_{split}"]
             if not math.isnan(theirs):
-                _mark(drawn, theirs, "line-ew", f"{name}the paper: {split} {theirs:.2f} %", 14, common)
-            if entry["status"] != "ok":
-                counts = runs_of(loaded.runs, *key)["status"].value_counts()
+                told = f"{name}the paper: {split} {theirs:.2f} %"
+                if so_far:
+                    told += f" at the end of training<br>ours is unfinished: {so_far}"
+                _mark(drawn, theirs, "line-ew", told, 14, common, UNEQUAL if so_far else INK)
+            statuses = runs_of(loaded.runs, *key)["status"]
+            status = page_data.standing(set(statuses))
+            if status in STATUS_MARKS:
+                counts = statuses.value_counts()
                 counted = ", ".join(f"{counts[status]} {status}" for status in sorted(counts.index))
-                told = f"{name}{entry['status']}" + (f": {counted}" if counted else "")
-                _mark(drawn, 4.0, STATUS_MARKS[entry["status"]], told, 9, common)
+                told = f"{name}{status}" + (f": {counted}" if counted else "")
+                _mark(drawn, 4.0, STATUS_MARKS[status], told, 9, common)
     budget = "" if loaded.budget.name == PAPER else ", whose budget is not this page's"
     note = (
         f"Mean over the seeds that ended ok, whisker ± their standard deviation. Black line: the paper{budget}. "
         "Cross: one or all seeds diverged; ring: missing; star: crashed."
     )
-    return Panel("final", "Final accuracy", note, drawn, "broad")
+    if not going_on:
+        return Panel("final", "Final accuracy", note, drawn, "broad")
+    drawn.update_yaxes(range=[0, 111], tickvals=[*range(0, 101, 20)])
+    note += (
+        " Hatched, with @8: unfinished, the accuracy after 8 epochs so far. The paper's number, orange there, is that "
+        "of a whole training: the two are not to be compared yet."
+    )
+    return Panel("final", "Final accuracy, and that of unfinished networks so far", note, drawn, "broad")
 
 
 def against(loaded: Results, dataset: str) -> Panel:
@@ -150,20 +176,22 @@ def against(loaded: Results, dataset: str) -> Panel:
                 ratios = mine[column].to_numpy(np.float64)
                 if not len(mine):
                     continue
+                records = [loaded.records[place] for place in mine.index]
                 told = [
-                    f"{axis.shown(value)}<br>seed {seed}" + ("" if status == "ok" else f", {status}")
-                    for value, seed, status in zip(ratios, mine["seed"], mine["status"], strict=True)
+                    f"{axis.shown(value)}<br>seed {record['cell']['seed']}" + _standing(record)
+                    for value, record in zip(ratios, records, strict=True)
                 ]
-                hue = color(loaded, key)
+                shape, hue = "square" if key.batch_norm else "circle", color(loaded, key)
+                dots = [record["status"] == UNFINISHED for record in records]
                 drawn.add_scatter(
                     x=axis.place(ratios),
                     y=mine[f"{split}_accuracy"].to_numpy(np.float64),
                     mode="markers",
                     marker={
-                        "symbol": "square" if key.batch_norm else "circle",
+                        "symbol": [shape + "-dot" * dot for dot in dots],
                         "size": 9,
                         "color": hue if key.gpn else "white",
-                        "line": {"width": 1.6, "color": hue},
+                        "line": {"width": 1.6, "color": ["white" if dot and key.gpn else hue for dot in dots]},
                     },
                     customdata=told,
                     hovertemplate=_bold(loaded, key) + f"{split} %{{y:.2f}} %<br>gradient ratio, "
@@ -174,7 +202,10 @@ def against(loaded: Results, dataset: str) -> Panel:
         "One mark for each run: circles without batch norm, squares with; filled GPN, hollow plain. The ratio is that "
         "of the first update or the median over the last interval between evaluations, as chosen above."
     )
-    return Panel("against", "Gradient ratio and final accuracy", note, drawn, "narrow")
+    if not (runs["status"] == UNFINISHED).any():
+        return Panel("against", "Gradient ratio and final accuracy", note, drawn, "narrow")
+    note += " With a dot: unfinished, the last evaluation so far."
+    return Panel("against", "Gradient ratio and accuracy, final or so far", note, drawn, "narrow")
 
 
 def _axis(curves: Iterable[Curve]) -> PinnedAxis:
@@ -232,24 +263,53 @@ def _add(
         line={"color": hue, "width": 2, "dash": "solid" if curve.key.gpn else "6px,3px"},
         marker={"size": 6, "maxdisplayed": 12, "color": "white", "line": {"width": 1.4, "color": hue}},
         customdata=told,
-        hovertemplate=f"{name}{hover}<br>{curve.lost or _seeds(curve.seeds)}<extra></extra>",
+        hovertemplate=f"{name}{hover}<br>{curve.told}<extra></extra>",
         **common,
     )
-    if curve.lost:
-        _mark(drawn, float(middle[-1]), "x-thin", name + curve.lost, 10, common | {"x": curve.x[-1:]}, hue)
+    if (curve.lost or curve.unfinished) and switches.get("update") is None:
+        symbol = "x-thin" if curve.lost else "triangle-right-open"
+        _mark(drawn, float(middle[-1]), symbol, name + curve.told, 10, common | {"x": curve.x[-1:]}, hue)
 
 
-def _bar(loaded: Results, key: Key, entry: Mapping[Any, Any], split: str, common: dict[str, Any]) -> go.Bar:
-    hue, sd = color(loaded, key), entry[f"{split}_sd"]
-    known = not math.isnan(sd)
+def _bar(loaded: Results, curve: Curve, split: str, common: dict[str, Any]) -> go.Bar:
+    """Where the curve ends; hatched if it goes on."""
+    key, hue = curve.key, color(loaded, curve.key)
+    sd = None if curve.sd is None else float(curve.sd[-1])
+    fill = hue if key.gpn else faint(hue, 0.3)
+    look: dict[str, Any] = {"color": fill, "line": {"color": hue, "width": 1.2}}
+    if curve.unfinished:
+        look |= {"color": "white", "pattern": {"shape": "/", "fgcolor": fill, "size": 5, "solidity": 0.4}}
     return go.Bar(
-        y=[entry[f"{split}_mean"]],
-        error_y={"array": [sd], "color": INK, "thickness": 1.2, "width": 3} if known else None,
-        marker={"color": hue if key.gpn else faint(hue, 0.3), "line": {"color": hue, "width": 1.2}},
-        hovertemplate=f"{_bold(loaded, key)}{split} %{{y:.2f}}{f' ± {sd:.2f}' if known else ''} %<br>"
-        f"{_seeds(entry['n'])}<extra></extra>",
+        y=[float(curve.middle[-1])],
+        error_y=None if sd is None else {"array": [sd], "color": INK, "thickness": 1.2, "width": 3},
+        marker=look,
+        hovertemplate=f"{_bold(loaded, key)}{split} %{{y:.2f}}{'' if sd is None else f' ± {sd:.2f}'} %<br>"
+        f"{curve.told}<extra></extra>",
         **common,
     )
+
+
+def _label(drawn: go.Figure, y: float, text: str, told: str, common: dict[str, Any]) -> None:
+    drawn.add_scatter(
+        y=[y],
+        mode="text",
+        text=[text],
+        textposition="top center",
+        textfont={"size": 10, "color": UNEQUAL},
+        hovertemplate=told + "<extra></extra>",
+        **common,
+    )
+
+
+def _standing(record: Record) -> str:
+    """What the hover text adds for a run that hasn't ended ok."""
+    if record["status"] == UNFINISHED:
+        return f", unfinished: {how_far(record)}"
+    return "" if record["status"] == "ok" else f", {record['status']}"
+
+
+def _going_on(curves: Iterable[Curve]) -> str:
+    return " A line that ends in a triangle is unfinished." if any(curve.unfinished for curve in curves) else ""
 
 
 def _mark(
@@ -269,7 +329,3 @@ def _chance(drawn: go.Figure, chance: float, end: float, split: str) -> None:
 
 def _bold(loaded: Results, key: Key) -> str:
     return f"<b>{plain(loaded.name_of(key))}</b><br>"
-
-
-def _seeds(count: int) -> str:
-    return "1 seed" if count == 1 else f"{count} seeds"

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from bsnn.records import Record, cell_of
+from bsnn.records import UNFINISHED, Record, cell_of, epochs_asked, epochs_reached, how_far
 from bsnn.results import KEY, Results, initial_gradients, worst
 from scripts.page_style import FONT, INK, PinnedAxis, plain, yes
 
-SIZES = ("depth", "width", "epochs")
+SIZES = ("depth", "width")
 """Settings that the table always has; others are shown where they vary."""
+
+EPOCHS = {"epochs_reached": "epochs reached", "epochs_asked": "epochs asked"}
 
 ENDS = ("first_ratio", "last_ratio", "train_accuracy", "test_accuracy")
 """The last axes of the parallel coordinates: a run that lacks one of them is no line there."""
@@ -38,13 +40,14 @@ FACTS = {"in_table": "in Table 2", "steps": "steps", "seconds": "seconds", "devi
 def columns(loaded: Results) -> dict[str, str]:
     """Name and heading of every column, in order."""
     settings = {name: name.replace("_", " ") for name in (*SIZES, *varied(loaded))}
-    return {"run": "run", "status": "status", **GRID, **MEASURED, **settings, **FACTS, "note": "note"}
+    return {"run": "run", "status": "status", **GRID, **EPOCHS, **MEASURED, **settings, **FACTS, "note": "note"}
 
 
 def rows(loaded: Results) -> list[Row]:
     """Every record, those of other settings last, then a row for each expected cell that has none.
 
     in_table  whether Table 2 counts the run: no for one of other settings
+    epochs_reached, epochs_asked  behind the last row, and of the whole training
     first_ratio, last_ratio, largest_ratio  in the first update; median over the last interval between evaluations; the
                                             largest of all updates
     """
@@ -61,7 +64,9 @@ def rows(loaded: Results) -> list[Row]:
 def varied(loaded: Results) -> list[str]:
     """Settings, beside the table's own and the sizes, that are not the same in all records."""
     cells = [record["cell"] for record in (*loaded.records, *loaded.others)]
-    names = dict.fromkeys(name for cell in cells for name in cell if name not in (*KEY, *SIZES, "seed"))
+    names = dict.fromkeys(
+        name for cell in cells for name in cell if name not in (*KEY, *SIZES, "seed", "epochs", "max_steps")
+    )
     # each function has arguments of its own: they are a setting only if one function comes with several
     functions = {(cell["activation"], _plain(cell.get("activation_module"))) for cell in cells}
     if len(functions) == len({cell["activation"] for cell in cells}):
@@ -140,12 +145,13 @@ def _run(record: Record, in_table: str, settings: Iterable[str]) -> Row:
     last: dict[str, Any] = rows[-1] if rows else {}
     norms = record["gradient_norms"]["first"]
     peaks = [row["gradient_ratio_max"] for row in rows if row["gradient_ratio_max"] is not None]
-    facts = record["provenance"]
     return {
         "run": record["id"],
         "status": record["status"],
         "in_table": in_table,
         **_settings(record["cell"], settings),
+        "epochs_reached": _short(epochs_reached(record)),
+        "epochs_asked": _short(epochs_asked(record)) if cell_of(record) else record["cell"].get("epochs"),
         "train_accuracy": last.get("train_accuracy"),
         "test_accuracy": last.get("test_accuracy"),
         "first_ratio": None if norms is None else initial_gradients(norms)[0],
@@ -153,10 +159,24 @@ def _run(record: Record, in_table: str, settings: Iterable[str]) -> Row:
         "largest_ratio": worst(peaks) if peaks else None,
         "steps": record["steps"],
         "seconds": record["seconds"],
-        "device": facts["device"],
-        "commit": (facts["commit"] or "unknown")[:10] + (", files changed" if facts["dirty"] else ""),
+        "device": ", then ".join(dict.fromkeys(facts["device"] for facts in sources(record))),
+        "commit": ", then ".join(dict.fromkeys(map(commit, sources(record)))),
         "note": _note(record),
     }
+
+
+def sources(record: Record) -> list[dict[str, Any]]:
+    """The provenance of the processes that trained a network, one after the other."""
+    return [segment["provenance"] for segment in record["segments"]]
+
+
+def commit(facts: dict[str, Any]) -> str:
+    """A provenance's commit, shortened, and whether files differed from it."""
+    return (facts["commit"] or "unknown")[:10] + (", files changed" if facts["dirty"] else "")
+
+
+def _short(value: float) -> float:
+    return int(value) if value == int(value) else float(f"{value:.6g}")
 
 
 def _settings(cell: dict[str, Any], names: Iterable[str]) -> Row:
@@ -177,4 +197,9 @@ def _note(record: Record) -> str:
         return f"diverged at step {record['diverged_at_step']}"
     if record["status"] == "crashed":
         return str(record["error"])
-    return "" if cell_of(record) else "made by another version of the protocol"
+    if not cell_of(record):
+        return "made by another version of the protocol"
+    if record["status"] == UNFINISHED:
+        stopped = f"; crashed then: {record['error']}" if record["error"] else ""
+        return f"unfinished: {how_far(record)}{stopped}"
+    return ""

@@ -93,22 +93,10 @@ def make_record(
         "config": {"seed": cell.seed},
     }
     record |= changes
-    return {"segments": [segment(record, 0, record["steps"])]} | record
-
-
-def segment(record: Record, first_step: int, last_step: int, **provenance: Any) -> dict[str, Any]:
-    """A process that trained a part of the record; `provenance` is what it has otherwise than the record's."""
-    facts = record["provenance"] | provenance
-    return {"first_step": first_step, "last_step": last_step, "started": record["started"],
-            "finished": record["finished"], "provenance": facts}  # fmt: skip
-
-
-def unfinished(record: Record, evaluations: int, **changes: Any) -> Record:
-    """The record as it was after so many evaluations, beside that before the first update."""
-    rows = record["rows"][: evaluations + 1]
-    reached = {"status": "unfinished", "diverged_at_step": None, "rows": rows}
-    reached |= {"steps": rows[-1]["step"], "seconds": rows[-1]["seconds"]}
-    return record | reached | {"segments": [segment(record, 0, rows[-1]["step"])]} | changes
+    if "segments" not in record:
+        told = {name: record[name] for name in ("started", "finished", "provenance")}
+        record["segments"] = [{"first_step": 0, "last_step": record["steps"], **told}]
+    return record
 
 
 def write(results_dir: Path, record: Record) -> None:
@@ -143,6 +131,21 @@ def paper_like_record(budget: str, key: Key, seed: int = 0, evaluations: int = 1
 def table_keys() -> list[Key]:
     """The 48 cells of the paper's Table 2."""
     return [Key(*row) for row in paper.table2()[list(Key._fields)].itertuples(index=False)]
+
+
+def segment(record: Record, first_step: int, last_step: int, **provenance: Any) -> dict[str, Any]:
+    """A process that trained a part of the record; `provenance` is what it has otherwise than the record's."""
+    facts = record["provenance"] | provenance
+    return {"first_step": first_step, "last_step": last_step, "started": record["started"],
+            "finished": record["finished"], "provenance": facts}  # fmt: skip
+
+
+def unfinished(record: Record, evaluations: int, **changes: Any) -> Record:
+    """The record as it was after so many evaluations, beside that before the first update."""
+    rows = record["rows"][: evaluations + 1]
+    reached = {"status": "unfinished", "diverged_at_step": None, "rows": rows}
+    reached |= {"steps": rows[-1]["step"], "seconds": rows[-1]["seconds"]}
+    return record | reached | {"segments": [segment(record, 0, rows[-1]["step"])]} | changes
 
 
 DIVERGED = Key("mnist", "relu", False, True)

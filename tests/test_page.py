@@ -18,6 +18,7 @@ import pytest
 from bsnn import results
 from bsnn.budgets import Key, headline
 from bsnn.errors import UserError
+from bsnn.records import Record, how_far
 from bsnn.results import Results
 from scripts import page, page_data, page_runs
 from scripts.page_style import PinnedAxis, plain
@@ -30,6 +31,8 @@ from tests.factories import (
     cell_of,
     make_record,
     paper_like_record,
+    segment,
+    unfinished,
     write,
     write_smoke_grid,
 )  # fmt: skip
@@ -39,6 +42,7 @@ HOSTILE = "<b>x&\"'%{x}"
 PARALLEL = "document.querySelector('#parallel .plot')"
 ERROR = "</script><script>window.broken = 1</script><!--"
 VANISHED = Key("mnist", "relu", False, False)
+GOING_ON = Key("mnist", "tanh", True, True)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # of three seeds two without any gradient: the median ratio is 0/0
     for seed in (1, 2):
         write(made.parent, paper_like_record("smoke", VANISHED, seed=seed, evaluations=2, ratios=[3.0, math.nan]))
+    going_on = unfinished(paper_like_record("smoke", GOING_ON, evaluations=2), 1)
+    gpu = {"device": "Some GPU", "commit": "f" * 40}
+    parts = [segment(going_on, 0, 50), segment(going_on, 50, 60), segment(going_on, 60, 100, **gpu)]
+    write(made.parent, going_on | {"segments": parts})
     page.main([str(made)])
     return made
 
@@ -220,6 +228,72 @@ def test_diverged_crashed_and_missing_cells_say_so(browser: Browser) -> None:
     assert (MISSING.activation, "GPN") not in drawn
     lost = browser.line("mnist-accuracy", DIVERGED, split="test")
     assert "diverged at step 150" in lost["hover"]
+
+
+def test_unfinished_networks_say_so(browser: Browser, loaded: Results) -> None:
+    browser.reset()
+    [record] = [one for one in loaded.records if one["status"] == "unfinished"]
+    so_far = f"unfinished: {how_far(record)}"
+    [row] = [one for one in browser.rows() if one["run"] == record["id"]]
+    assert (row["status"], row["epochs_reached"], row["note"]) == ("unfinished", "0.5", so_far)
+    assert float(row["epochs_asked"]) == pytest.approx(2 / 938, rel=1e-5)
+    assert row["device"] == "Some CPU, 2 cores, then Some GPU"
+    assert row["commit"] == "0123456789, then ffffffffff"
+    assert "Some GPU (1)" in browser.run("return document.querySelector('header').textContent")
+    assert f"MNIST: 1 run, {how_far(record)}" in browser.run("return document.querySelector('header').textContent")
+    curves = [one for one in browser.traces("mnist-accuracy") if so_far in (one["hover"] or "")]
+    rows = record["rows"]
+    tests = [one for one in curves if one["meta"]["split"] == "test"]
+    assert [one["y"] for one in tests] == [[rows[0]["test_accuracy"], rows[1]["test_accuracy"]],
+                                           [rows[1]["test_accuracy"]]]  # the last is the mark at its end  # fmt: skip
+    mine = [one for one in browser.traces("mnist-final") if so_far in (one["hover"] or "")]
+    kinds = {one["type"] for one in mine if one["meta"]["split"] == "test"}
+    assert kinds == {"bar", "scatter"}
+    [bar] = [one for one in mine if one["type"] == "bar" and one["meta"]["split"] == "test"]
+    assert bar["y"] == [rows[1]["test_accuracy"]]
+    paper = [one["hover"] for one in mine if "the paper: test" in one["hover"]]
+    assert paper[0].endswith(f"at the end of training<br>ours is {so_far}<extra></extra>")
+    others = [one["hover"] for one in browser.traces("mnist-final") if "the paper: test" in one["hover"]]
+    assert sum("unfinished" in hover for hover in others) == 1
+    plot = "document.querySelector('[data-figure=\"mnist-final\"] .plot')"
+    assert browser.run(f"return {plot}._fullData.filter((one) => one.mode === 'text').map((one) => one.text[0])") == [
+        "@0.5"
+    ]
+    hatched = browser.run(
+        f"return {plot}._fullData.filter((one) => one.marker?.pattern?.shape === '/').map((one) => one.y[0])"
+    )
+    assert hatched == [rows[1]["test_accuracy"]]
+    [dot] = [one for one in browser.traces("mnist-against") if so_far in str(one["told"])]
+    assert dot["y"] == [rows[1]["test_accuracy"]]
+
+
+def test_the_unfinished_seeds_that_are_furthest_stand_for_a_cell() -> None:
+    """Until one has ended; equally far ones are one curve, and a diverged one isn't the cell's standing."""
+    seeds = [paper_like_record("smoke", GOING_ON, seed=seed, evaluations=4) for seed in range(4)]
+    going_on = [unfinished(seeds[0], 1), unfinished(seeds[1], 2), unfinished(seeds[2], 2)]
+    lost = paper_like_record("smoke", GOING_ON, seed=3, evaluations=4, status="diverged")
+
+    def furthest(*records: Record) -> page_data.Curve:
+        found = page_data.furthest(
+            page_data.accuracy_curves(results.from_records("smoke", records), GOING_ON.dataset, "test")
+        )
+        assert found is not None
+        return found
+
+    so_far = furthest(*going_on, lost)
+    assert (so_far.seeds, so_far.unfinished) == (2, how_far(going_on[1]))
+    assert so_far.middle[-1] == np.mean([record["rows"][2]["test_accuracy"] for record in seeds[1:3]])
+    ended = furthest(*going_on[:2], seeds[2], lost)
+    assert (ended.seeds, ended.unfinished, len(ended.x)) == (1, "", 5)
+    standings = {
+        ("ok", "unfinished"): "ok",
+        ("ok", "diverged", "unfinished"): "partly diverged",
+        ("diverged", "unfinished", "crashed"): "unfinished",
+        ("diverged", "crashed"): "diverged",
+        ("crashed",): "crashed",
+        (): "missing",
+    }
+    assert {statuses: page_data.standing(statuses) for statuses in standings} == standings
 
 
 def test_a_switch_acts_on_panels_parallel_coordinates_and_table(browser: Browser) -> None:
