@@ -368,7 +368,7 @@ def report(
 ) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items() if version)
     yield f"# A network's step of training on {provenance['device']}\n"
-    yield f"`{provenance['command']}`, commit {provenance['commit']}{' with changes' * provenance['dirty']},"
+    yield f"`{provenance['command']}`, commit {provenance['commit']}{' with changes' * bool(provenance['dirty'])},"
     yield f"Python {provenance['python']}, {versions}.\n"
     yield "Depth 200, batches of 64, float32, MNIST's shape. Milliseconds for one step of one network (the time of a"
     yield f"stack's step divided by its networks): medians of {table['rounds'].iloc[0]} interleaved rounds.\n"

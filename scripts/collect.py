@@ -154,7 +154,10 @@ def _check(found: Found) -> None:
     if record["budget"] != found.budget:
         raise UserError(f"{where}: expected a record of budget {found.budget}, found one of {record['budget']}.")
     if not isinstance(commit, str) or not knows_commit(commit):
-        raise UserError(f"{where}: expected a commit of this repository, found {commit}; train it from a checkout.")
+        raise UserError(
+            f"{where}: expected a commit of this repository, found {commit}; train it from a checkout that git "
+            "can read: the run's log says if it can't."
+        )
     if dirty is not False:
         raise UserError(
             f"{where}: expected the files of commit {commit[:8]}, found that some had been changed; commit them and "
