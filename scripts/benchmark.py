@@ -39,7 +39,7 @@ from bsnn.config import register
 from bsnn.data import dataset_spec
 from bsnn.engine.sizes import largest_stack, network_bytes
 from bsnn.engine.stack import Stack, in_order
-from bsnn.files import write_text
+from bsnn.files import user_path, write_text
 from bsnn.provenance import choose_device, collect
 from bsnn.reference import initial_network, sgd_step
 from scripts import account, cli
@@ -412,7 +412,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of the two files")
+    parser.add_argument("--out", type=user_path, default=Path("results/bench"), help="folder of the two files")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contestant is timed")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--quick", action="store_true", help="width 100, three functions, two stack sizes")
