@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,7 +16,9 @@ from typing import Any, TypeVar, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from bsnn.data.specs import DATASETS
 from bsnn.errors import UserError
+from bsnn.files import user_path
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 DEVICES = ("auto", "cpu", "cuda")
@@ -23,6 +26,8 @@ DTYPES = ("float32", "float64", "tf32")
 INITIALISATIONS = ("orthogonal", "gaussian")
 ROOTS = ("paper", "+", "-")
 TRACKING_MODES = ("auto", "online", "offline", "none")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+"""What may become part of a path: names of activations and budgets, and with them of cells."""
 
 
 @dataclass
@@ -133,6 +138,11 @@ class TrainConfig:
         _one_of("initialisation", self.initialisation, INITIALISATIONS)
         _one_of("activation.gpn_root", self.activation.gpn_root, ROOTS)
         _one_of("tracking.mode", self.tracking.mode, TRACKING_MODES)
+        _one_of("dataset.name", self.dataset.name, tuple(DATASETS))
+        _name("activation.name", self.activation.name)
+        _name("budget.name", self.budget.name)
+        self.results_dir = str(user_path(self.results_dir))
+        self.tracking.dir = str(user_path(self.tracking.dir))
 
 
 @dataclass
@@ -164,6 +174,8 @@ class SyntheticConfig:
         _one_of("device", self.device, DEVICES)
         if not self.activations:
             raise UserError("activations: expected at least one activation, found none.")
+        _name("budget.name", self.budget.name)
+        self.results_dir = str(user_path(self.results_dir))
 
 
 @dataclass
@@ -182,6 +194,8 @@ class StudyConfig:
             _at_least("threads", self.threads, 1)
         _at_least("seed", self.seed, 0)
         _one_of("device", self.device, DEVICES)
+        _name("budget.name", self.budget.name)
+        self.results_dir = str(user_path(self.results_dir))
 
 
 def register() -> None:
@@ -225,3 +239,11 @@ def _at_least(name: str, value: int, least: int) -> None:
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UserError(f"{name}: expected one of {', '.join(choices)}, found {value!r}.")
+
+
+def _name(setting: str, value: str) -> None:
+    if NAME.fullmatch(value) is None:
+        raise UserError(
+            f"{setting}: expected at most 64 letters (a-z), digits, '_', '-' and '.', of which the last two don't come "
+            f"first, since it becomes part of a path, found {value!r}."
+        )

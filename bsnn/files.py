@@ -1,11 +1,15 @@
-"""Files that are whole or absent: every result is written beside its place, flushed to disk, and renamed into it."""
+"""Files that are whole or absent: every result is written beside its place, flushed to disk, and renamed into it.
+
+Also folders that one process has for itself, and paths as users give them.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,23 +19,41 @@ from filelock import FileLock, Timeout
 
 from bsnn.errors import UserError
 
+_NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write(stream)` on a temporary neighbour of `path`, then rename it; on failure `path` is as it was."""
-    temporary: Path | None = None
+def user_path(text: str | Path) -> Path:
+    """A path as a user gives it, with ~ for the home directory. Raises UserError if that isn't known."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as stream:
-            temporary = Path(stream.name)
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(
+            f"{text}: expected a home directory for ~, found none; set HOME, or give the path without ~."
+        ) from error
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write(stream)` on a temporary neighbour of `path`, then rename it; on failure `path` is as it was.
+
+    The file gets the mode of any new file: the kernel applies the process's umask.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """`write_whole` for results: an OSError, such as that of a full disk, becomes a UserError."""
+    try:
+        write_whole(path, write)
     except Exception as error:
         cause = _os_error(error)
         if cause is None:
@@ -40,9 +62,6 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             f"{path}: could not be written ({cause.strerror or cause}); make the folder writable, free some space, "
             "or choose another place with results_dir=FOLDER."
         ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -84,13 +103,12 @@ def _decode(value: Any) -> Any:
 def locked(folder: Path, on_wait: Callable[[], object]) -> Iterator[None]:
     """Hold `folder`, made if need be, for this process alone; `on_wait` is called if another holds it.
 
-    The system frees the lock when its holder dies. Raises OSError for a folder that can't be written to.
+    The system frees the lock when its holder dies. Raises what `try_lock` raises.
     """
     lock = try_lock(folder)
     if lock is None:
         on_wait()
-        lock = _lock(folder)
-        lock.acquire()
+        lock = _acquired(folder, timeout=-1)
     try:
         yield
     finally:
@@ -100,19 +118,28 @@ def locked(folder: Path, on_wait: Callable[[], object]) -> Iterator[None]:
 def try_lock(folder: Path) -> FileLock | None:
     """The lock of `folder`, made if need be, to be released by any thread; None while somebody else holds it.
 
-    The system frees it when its holder dies. Raises OSError for a folder that can't be written to.
+    The system frees it when its holder dies. Raises OSError for a folder that can't be written to, and UserError on a
+    file system without flock: any other lock would outlive a killed holder, who would then wait for itself for ever.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = _lock(folder)
     try:
-        lock.acquire(timeout=0)
+        return _acquired(folder, timeout=0)
     except Timeout:
         return None
+
+
+def _acquired(folder: Path, timeout: float) -> FileLock:
+    lock = FileLock(folder / ".lock", thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=timeout)
+    except OSError as error:
+        if error.errno not in _NO_FLOCK:
+            raise
+        raise UserError(
+            f"{folder}: expected a file system with file locks, found one where flock fails ({error.strerror}); mount "
+            "it with locks (Lustre: -o flock), or choose a folder on another one."
+        ) from error
     return lock
-
-
-def _lock(folder: Path) -> FileLock:
-    return FileLock(folder / ".lock", thread_local=False)
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
@@ -120,9 +147,3 @@ def _os_error(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
+import logging
 import os
 import platform
 import re
@@ -15,6 +17,7 @@ import torch
 
 from bsnn.errors import UserError
 
+log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "torchvision", "triton", "hydra-core", "wandb", "numpy", "scipy", "pandas", "matplotlib")
 
@@ -22,12 +25,14 @@ PACKAGES = ("torch", "torchvision", "triton", "hydra-core", "wandb", "numpy", "s
 def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:
     """What this process runs on and from. `command` is what makes the result again; default: this process's own.
 
-    `commit` is None outside a git checkout. `dirty` is whether a file that makes results differs from the commit;
-    changed files under results/ don't count, since they are what runs produce.
+    `commit` is None where this isn't a git checkout of its own, or git can't read it. `dirty` is whether a file that
+    makes results differs from the commit, None where that isn't known; changed files under results/ don't count, since
+    they are what runs produce.
     """
+    commit, dirty = _source()
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--", ".", ":!results")),
+        "commit": commit,
+        "dirty": dirty,
         "command": command or _command(),
         "device": device_name(device),
         "device_type": device.type,
@@ -39,10 +44,23 @@ def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:
 
 
 def knows_commit(commit: str) -> bool:
-    """Whether `commit` is the full name of one: in a git checkout, of one that it has."""
+    """Whether `commit` is the full name of one: in a git checkout, of one that it has.
+
+    Raises UserError for a checkout that git can't read.
+    """
     if re.fullmatch(r"[0-9a-f]{40}", commit) is None:
         return False
-    return _git("rev-parse", "HEAD") is None or _git("cat-file", "-e", f"{commit}^{{commit}}") is not None
+    try:
+        if not _is_checkout():
+            return True
+        _git("rev-parse", "--verify", "HEAD^{commit}")
+    except GitError as error:
+        raise UserError(f"{ROOT}: expected a checkout that git can read, found: {error}.") from error
+    try:
+        _git("cat-file", "-e", f"{commit}^{{commit}}")
+    except GitError:
+        return False
+    return True
 
 
 def device_name(device: torch.device) -> str:
@@ -64,12 +82,52 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
-def _git(*arguments: str) -> str | None:
+class GitError(Exception):
+    """Why git has no answer, in its own words."""
+
+
+def _source() -> tuple[str | None, bool | None]:
+    """The commit of the code and whether files differ from it; None for what isn't known, which is logged once."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
-    except (OSError, subprocess.SubprocessError):
-        return None
+        if not _is_checkout():
+            _warn(f"{ROOT} is no git checkout: the record won't say which code it comes from")
+            return None, None
+        # What a user has told git not to show counts, too.
+        changed = _git("status", "--porcelain", "--untracked-files=normal", "--", ".", ":!results")
+        return _git("rev-parse", "HEAD"), bool(changed)
+    except GitError as error:
+        _warn(f"git can't read {ROOT}: the record won't say which code it comes from ({error})")
+        return None, None
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    log.warning(text)
+
+
+def _is_checkout() -> bool:
+    """Whether this folder is the root of a git checkout, and not a copy within somebody else's."""
+    return (ROOT / ".git").exists()
+
+
+def _git(*arguments: str) -> str:
+    # The code of this folder is running: that somebody else owns it is no reason left to distrust it.
+    command = ["git", "-c", f"safe.directory={ROOT}", *arguments]
+    # In a git hook, variables such as GIT_DIR name another repository.
+    environment = {name: value for name, value in os.environ.items() if name not in _GIT_LOCATIONS}
+    environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)  # a repository around this one isn't this one's
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=30
+        )
+    except subprocess.CalledProcessError as error:
+        raise GitError(" ".join(error.stderr.split()) or str(error)) from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise GitError(str(error)) from error
     return done.stdout.strip()
+
+
+_GIT_LOCATIONS = {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
 
 
 def _command() -> str:

@@ -182,6 +182,8 @@ def where(loaded: Results, synthetic: Synthetic) -> list[str]:
     )
     if any(value for group in groups.values() for value, _ in group.get("dirty", [])):
         verdict += " **dirty: some were made from files that differ from the commit.**"
+    if any(value is None for group in groups.values() for value, _ in group.get("commit", [])):
+        verdict += " **commit: it isn't known from which files some were made.**"
     return ["What trained Table 2's networks:", trained_by(loaded.records), verdict, table(["", *groups], rows)]
 
 

@@ -39,7 +39,7 @@ from bsnn.config import register
 from bsnn.data import dataset_spec
 from bsnn.engine.sizes import largest_stack, network_bytes
 from bsnn.engine.stack import Stack, in_order
-from bsnn.files import write_text
+from bsnn.files import user_path, write_text
 from bsnn.provenance import choose_device, collect
 from bsnn.reference import initial_network, sgd_step
 from scripts import account, cli
@@ -368,7 +368,7 @@ def report(
 ) -> Iterator[str]:
     versions = ", ".join(f"{name} {version}" for name, version in provenance["versions"].items() if version)
     yield f"# A network's step of training on {provenance['device']}\n"
-    yield f"`{provenance['command']}`, commit {provenance['commit']}{' with changes' * provenance['dirty']},"
+    yield f"`{provenance['command']}`, commit {provenance['commit']}{' with changes' * bool(provenance['dirty'])},"
     yield f"Python {provenance['python']}, {versions}.\n"
     yield "Depth 200, batches of 64, float32, MNIST's shape. Milliseconds for one step of one network (the time of a"
     yield f"stack's step divided by its networks): medians of {table['rounds'].iloc[0]} interleaved rounds.\n"
@@ -412,7 +412,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--out", type=Path, default=Path("results/bench"), help="folder of the two files")
+    parser.add_argument("--out", type=user_path, default=Path("results/bench"), help="folder of the two files")
     parser.add_argument("--rounds", type=int, default=5, help="how often each contestant is timed")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--quick", action="store_true", help="width 100, three functions, two stack sizes")

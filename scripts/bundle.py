@@ -16,13 +16,14 @@ from pathlib import Path
 from bsnn.data import dataset_spec
 from bsnn.data.bundle import write_bundle
 from bsnn.data.cache import dataset_folder, load_arrays
+from bsnn.files import user_path
 from scripts import cli
 from scripts.data import DEFAULT
 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m scripts.bundle", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("data-bundle"), help="default data-bundle")
+    parser.add_argument("folder", nargs="?", type=user_path, default=Path("data-bundle"), help="default data-bundle")
     parser.add_argument("names", nargs="*", metavar="DATASET", help=f"default {' '.join(DEFAULT)}")
     arguments = parser.parse_args(argv)
     specs = [dataset_spec(name) for name in arguments.names or DEFAULT]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bsnn.errors import UserError
+from bsnn.files import user_path
 
 
 def run(main: Callable[[], object]) -> None:
@@ -26,7 +27,7 @@ def budget_dir(description: str | None, argv: list[str] | None = None) -> Path:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
-        "budget_dir", type=Path, metavar="results/BUDGET", help="paper, quick or smoke: where records lie"
+        "budget_dir", type=user_path, metavar="results/BUDGET", help="paper, quick or smoke: where records lie"
     )
     folder: Path = parser.parse_args(argv).budget_dir
     return folder

@@ -30,18 +30,20 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from bsnn.cell import Cell
-from bsnn.config import TrainConfig, checked
+from bsnn.config import NAME, TrainConfig, checked
 from bsnn.errors import UserError
-from bsnn.files import try_lock, write_atomically
+from bsnn.files import try_lock, user_path, write_atomically
 from bsnn.provenance import knows_commit
 from bsnn.records import FINISHED, SCHEMA, UNFINISHED, Record, how_far, run_dir
 from scripts import cli
 
-MEMBER = re.compile(r"(?P<budget>\w+)/runs/(?P<id>[\w.-]+)/record\.json")
+MEMBER = re.compile(rf"(?P<budget>{NAME.pattern})/runs/(?P<id>[\w.-]+)/record\.json", re.ASCII)
 MOST_BYTES = 16 * 10**6  # of one record
 MOST_BYTES_UNPACKED = 10**9  # of an archive
 SHOWN = 20  # problems
 RANKS = {"crashed": 0, UNFINISHED: 1, **dict.fromkeys(FINISHED, 2)}
+ELSEWHERE = {"results_dir": ".", "tracking": {"dir": "."}}
+"""Instead of folders of the machine that trained, which perhaps can't be here: another user's ~."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.collect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="FOLDER", help="default results")
+    parser.add_argument("archives", nargs="+", type=user_path, metavar="ARCHIVE")
+    parser.add_argument("--results", type=user_path, default=Path("results"), metavar="FOLDER", help="default results")
     arguments = parser.parse_args(argv)
     for line in collect(arguments.archives, arguments.results):
         print(line)
@@ -141,7 +143,9 @@ def _check(found: Found) -> None:
     record, where = found.record, found.where
     try:
         cell = Cell.from_dict(record["cell"])
-        config = OmegaConf.merge(OmegaConf.structured(TrainConfig), record["config"])
+        if "${" in json.dumps(record["config"]):
+            raise ValueError("its config has interpolations, which a record never has")
+        config = OmegaConf.merge(OmegaConf.structured(TrainConfig), record["config"], ELSEWHERE)
         configured = Cell.from_config(checked(config, TrainConfig))  # type: ignore[arg-type]
         sources = {(facts["commit"], facts["dirty"]) for facts in found.sources}
         _ = _further(record), _standing(record)
@@ -159,7 +163,10 @@ def _check(found: Found) -> None:
         raise UserError(f"{where}: expected a record of budget {found.budget}, found one of {record['budget']}.")
     for commit, dirty in sources:
         if not isinstance(commit, str) or not knows_commit(commit):
-            raise UserError(f"{where}: expected a commit of this repository, found {commit}; train it from a checkout.")
+            raise UserError(
+                f"{where}: expected a commit of this repository, found {commit}; train it from a checkout that git "
+                "can read: the run's log says if it can't."
+            )
         if dirty is not False:
             raise UserError(
                 f"{where}: expected the files of commit {commit[:8]}, found that some had been changed; commit them "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bsnn.config import TrackingConfig
+from bsnn.files import user_path
 from bsnn.wandb_login import configured
 
 
@@ -24,7 +25,7 @@ def parse(description: str | None, argv: list[str] | None, may_stay_offline: boo
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument(
-        "budget_dir", type=Path, metavar="results/BUDGET", help="paper, quick or smoke: where records lie"
+        "budget_dir", type=user_path, metavar="results/BUDGET", help="paper, quick or smoke: where records lie"
     )
     parser.add_argument("--project", help="default: project in conf/tracking/wandb.yaml")
     parser.add_argument("--entity", help="a user or team; default: entity in conf/tracking/wandb.yaml, else your own")

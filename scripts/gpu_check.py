@@ -48,7 +48,7 @@ from bsnn.engine.passes import ACTIVATIONS, BOTTOM, FusedPasses, LayerState, Opt
 from bsnn.engine.stack import Stack, in_order
 from bsnn.engine.triton_passes import PRECISIONS, Fusion, Tile, TritonPasses, default_tile
 from bsnn.errors import UserError
-from bsnn.files import read_json, write_json, write_text
+from bsnn.files import read_json, user_path, write_json, write_text
 from bsnn.provenance import device_name
 from scripts import cli
 
@@ -557,13 +557,15 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the numbers go")
+    parser.add_argument("folder", type=user_path, metavar="FOLDER", help="where the numbers go")
     parser.add_argument("--rehearse", action="store_true", help="toy sizes on the CPU, in Triton's interpreter")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, help="only these")
     parser.add_argument("--networks", type=int, default=REAL.K, help="K, an even divisor of 24 (default: 24)")
     parser.add_argument("--compile-seconds", type=float, default=120.0, help="all the sweep's kernels (default: 120)")
     parser.add_argument("--sweep-seconds", type=float, default=6.0, help="timing of one kernel's tiles (default: 6)")
-    parser.add_argument("--tiles", type=Path, metavar="JSON", help="start from the best tiles of an earlier run's file")
+    parser.add_argument(
+        "--tiles", type=user_path, metavar="JSON", help="start from the best tiles of an earlier run's file"
+    )
     arguments = parser.parse_args(argv)
     sizes = TOY if arguments.rehearse else replace(REAL, K=arguments.networks)
     if sizes.device == "cuda" and not torch.cuda.is_available():

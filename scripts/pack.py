@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 from bsnn.errors import UserError
-from bsnn.files import write_atomically
+from bsnn.files import user_path, write_atomically
 from bsnn.records import read_records
 from scripts import cli
 
@@ -29,8 +29,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.pack", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("budget_dir", type=Path, metavar="results/BUDGET")
-    parser.add_argument("archive", type=Path, metavar="ARCHIVE")
+    parser.add_argument("budget_dir", type=user_path, metavar="results/BUDGET")
+    parser.add_argument("archive", type=user_path, metavar="ARCHIVE")
     parser.add_argument("patterns", nargs="*", metavar="CELL", help="names with wildcards; default: all")
     arguments = parser.parse_args(argv)
     print(pack(arguments.budget_dir.absolute(), arguments.archive, arguments.patterns or ["*"]))

@@ -172,7 +172,7 @@ def _where(parts: Parts) -> str:
     for part, found in parts.items():
         if found is not None:
             facts = found.provenance
-            commit = str(facts["commit"])[:10] + (" (files differ from it)" if facts["dirty"] else "")
+            commit = (facts["commit"] or "unknown")[:10] + (" (files differ from it)" if facts["dirty"] else "")
             torch = facts["versions"]["torch"]
             rows.append([part, f"{found.seconds:.3g}", facts["device"], facts["threads"], commit, torch])
     return markdown_table(["part", "seconds", "device", "threads", "commit", "torch"], rows)

@@ -52,11 +52,28 @@ def names(group: str) -> list[str]:
         ("tracking.mode=on", "tracking.mode: expected one of"),
         ("activation.gpn_root=plus", "activation.gpn_root: expected one of"),
         ("depth=???", "depth: expected a value, found none"),
+        ("activation.name=a/b", "activation.name: expected .* becomes part of a path, found 'a/b'"),
+        ("activation.name=../../../evil", "activation.name: expected .* found '../../../evil'"),
+        ("activation.name=..", r"activation.name: expected .* found '\.\.'"),
+        ("activation.name=''", "activation.name: expected .* found ''"),
+        ("activation.name='ü'", "activation.name: expected .* found 'ü'"),
+        ("budget.name=/tmp/x", "budget.name: expected .* found '/tmp/x'"),
+        ("dataset.name=../x", "dataset.name: expected one of mnist, cifar10, fashion_mnist, found '../x'"),
+        ("results_dir='~nobody-has-this-name/x'", "expected a home directory for ~, found none"),
     ],
 )
 def test_mistakes_are_named(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         config(override)
+
+
+def test_home_directories_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    expanded = config("results_dir='~/x'", "tracking.dir='~/y'")
+    assert (expanded.results_dir, expanded.tracking.dir) == ("/home/somebody/x", "/home/somebody/y")
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        synthetic = checked(compose("synthetic", ["figure=fig1", "results_dir='~/x'"]), SyntheticConfig)
+    assert synthetic.results_dir == "/home/somebody/x"
 
 
 def test_activations_are_the_papers_functions() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import math
+import os
+import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from bsnn.errors import UserError
-from bsnn.files import read_json, write_atomically, write_json, write_text
+from bsnn.files import locked, read_json, try_lock, user_path, write_atomically, write_json, write_text
 
 
 def test_json_round_trip_with_infinity_and_nan(tmp_path: Path) -> None:
@@ -66,3 +72,53 @@ def test_damaged_json_is_a_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text('{"a": 1')
     with pytest.raises(UserError, match=r"r\.json: expected JSON, found a damaged file"):
         read_json(tmp_path / "r.json")
+
+
+def test_files_written_from_many_threads_have_the_mode_that_the_umask_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the process keeps its umask. It is process-wide: reading it by changing it is a race, which a pause shows."""
+    umask = os.umask
+
+    def slow_umask(mask: int) -> int:
+        before = umask(mask)
+        time.sleep(0.001)
+        return before
+
+    before = umask(0o027)
+    try:
+        monkeypatch.setattr(os, "umask", slow_umask)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda k: write_text(tmp_path / f"{k}.json", "x"), range(20)))
+        kept = umask(0o027)
+    finally:
+        umask(before)
+    assert kept == 0o027
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o640}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """No lock file takes flock's place: it would outlive a killed run, which then waited for itself for ever."""
+
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = rf"{tmp_path}: expected a file system with file locks, found .*{os.strerror(number)}.*another one"
+    with pytest.raises(UserError, match=message):
+        try_lock(tmp_path)
+    with pytest.raises(UserError, match=message), locked(tmp_path, lambda: pytest.fail("nobody holds it")):
+        pass
+    monkeypatch.undo()
+    lock = try_lock(tmp_path)  # what was refused leaves nothing behind that holds the folder
+    assert lock is not None
+    lock.release()
+
+
+def test_a_tilde_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert user_path("~/x") == Path("/home/somebody/x")
+    assert user_path("x/~") == Path("x/~")
+    with pytest.raises(UserError, match=r"~nobody-has-this-name/x: expected a home directory for ~, found none"):
+        user_path("~nobody-has-this-name/x")

@@ -182,7 +182,10 @@ def test_jobs_that_need_a_process_of_their_own_run_one_after_another(
 
 
 def test_hydra_does_not_import_torch_for_the_launcher(root: Path) -> None:
-    code = "import sys, hydra_plugins.bsnn_stacked; sys.exit('torch' in sys.modules or 'bsnn' in sys.modules)"
+    code = (
+        "import sys, hydra_plugins.bsnn_stacked, hydra_plugins.bsnn_sweeper; "
+        "sys.exit('torch' in sys.modules or 'bsnn' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
 
 
@@ -264,6 +267,24 @@ def test_an_impossible_choice_stops_the_sweep_before_it_starts(here: Path, capfd
     assert run_app(main, "-m", "hydra/launcher=stacked", *SMOKE, "activation=tanh,nope") == 1
     assert "Could not find 'activation/nope'" in capfd.readouterr().err
     assert not read_records(here / "results" / "smoke")
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "stacked", "stacked_local"])
+def test_a_sweep_without_jobs_is_a_mistake(here: Path, capfd: pytest.CaptureFixture[str], launcher: str) -> None:
+    assert run_app(main, "-m", f"hydra/launcher={launcher}", *SMOKE, "activation=glob(nothing*)", "seed=0,1") == 1
+    out, err = capfd.readouterr()
+    assert "activation=glob(nothing*): expected at least one value, found none" in err
+    assert "Launching" not in out
+    assert "Traceback" not in err
+
+
+def test_no_command_sweeps_without_jobs(root: Path) -> None:
+    """Of those in conf/: the main configs are all files but study.yaml, which five of them share."""
+    shared = OmegaConf.load(root / "conf" / "study.yaml")
+    for path in (root / "conf").glob("*.yaml"):
+        config = OmegaConf.load(path)
+        choices = [*config.defaults, *(shared.defaults if "study@_here_" in config.defaults else [])]
+        assert any("hydra/sweeper" in str(choice) and "nonempty" in str(choice) for choice in choices), path
 
 
 def test_kill_9_of_a_stack_then_the_same_command_gives_the_uninterrupted_records(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bsnn.data.bundle import find_parts, read_parts
 from bsnn.data.sources import Source, sources
 from bsnn.data.specs import ARRAYS, Arrays, DataError, DatasetSpec
-from bsnn.files import locked
+from bsnn.files import locked, user_path
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ WORK_PREFIX = ".fetch-"
 
 def dataset_folder(spec: DatasetSpec, data_dir: Path | str | None = None) -> Path:
     """`data_dir`, or else $BSNN_DATA_DIR, or else ~/.cache/bsnn; below it the dataset's name."""
-    return Path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or DEFAULT_DATA_DIR).expanduser() / spec.name
+    return user_path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or DEFAULT_DATA_DIR) / spec.name
 
 
 def array_path(folder: Path, array: str) -> Path:
