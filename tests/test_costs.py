@@ -16,7 +16,7 @@ from bsnn.checkpoints import Progress
 from bsnn.data import Dataset, dataset_spec
 from bsnn.planning import steps_per_epoch
 from bsnn.provenance import device_name
-from bsnn.training import make_stack, train
+from bsnn.training import completed, make_stack, train
 from tests.factories import cell_of, make_record, segment, table_keys, unfinished, write
 
 CPU = torch.device("cpu")
@@ -49,7 +49,7 @@ def test_a_training_takes_as_long_as_is_said(tmp_path: Path) -> None:
     ratios = []
     while len(ratios) < 3 and not any(0.5 < ratio < 2 for ratio in ratios):
         said = costs.estimate([(cell, 0)], None, CPU, tmp_path, workers=1).seconds
-        [progress] = train([cell], data, [tmp_path / "checkpoint.pt"])
+        [progress] = completed(train([cell], data, [tmp_path / "checkpoint.pt"]))
         ratios.append(said / (progress.rows[-1]["seconds"] - progress.rows[0]["seconds"]))
     assert 0.5 < ratios[-1] < 2, ratios
 
