@@ -15,6 +15,7 @@ from bsnn.budgets import Key, table_configs
 from bsnn.cell import Cell
 from bsnn.claims import CHANCE
 from bsnn.metrics import Row
+from bsnn.planning import steps_per_epoch
 from bsnn.records import Record, run_dir, write_record
 from bsnn.results import runs_of
 
@@ -126,6 +127,28 @@ def paper_like_record(budget: str, key: Key, seed: int = 0, evaluations: int = 1
         "first_norms": norms.tolist(),
     }
     return make_record(cell_of(budget, key, seed), budget, **(values | changes))
+
+
+def unfinished_record(
+    key: Key, test: Sequence[float], seed: int = 0, status: str = "unfinished", ratio: float = 2.0, **changes: Any
+) -> Record:
+    """A record of the paper budget with these test accuracies after epochs 1, 2, ...; training accuracy is one less.
+
+    The batch norm networks' gradients explode in the first update.
+    """
+    cell = cell_of("paper", key, seed)
+    per_epoch = steps_per_epoch(cell)
+    record = paper_like_record("paper", key, seed, evaluations=max(1, len(test)), status=status)
+    first, later = record["rows"][0], record["rows"][-1]
+    rows = [
+        later
+        | {"epoch": float(epoch), "step": epoch * per_epoch, "seconds": 10.0 * epoch}
+        | {"train_accuracy": accuracy - 1, "test_accuracy": accuracy, "gradient_ratio": ratio}
+        for epoch, accuracy in enumerate(test, start=1)
+    ]
+    steps = len(test) * per_epoch
+    segments = [record["segments"][0] | {"last_step": steps}]
+    return record | {"rows": [first, *rows], "steps": steps, "segments": segments} | changes
 
 
 def table_keys() -> list[Key]:

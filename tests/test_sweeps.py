@@ -17,7 +17,7 @@ from bsnn.sweeps import Sweep, expected, papers, runs, summary, sweeps, swept
 from experiments.train import main
 from scripts import sweeps as figures
 from scripts import sweeps_report
-from tests.factories import cell_of, make_record, write
+from tests.factories import cell_of, make_record, unfinished_record, write
 from tests.hydra_app import run_app
 
 ELU, RELU = Key("mnist", "elu", True, False), Key("mnist", "relu", False, False)
@@ -95,6 +95,29 @@ def test_figure_and_report(tmp_path: Path) -> None:
     assert "| ReLU | 9.8 (0/0) | – |" in text
     assert "57 of its 60 cells are not trained" in text
     assert "sweep_width" not in text
+
+
+def test_unfinished_cells_are_compared_after_one_epoch(tmp_path: Path) -> None:
+    """The deeper network would win by its two epochs more."""
+    shallow, deep = (
+        unfinished_record(ELU, test, id=cell.id, hash=cell.hash, cell=cell.as_dict())
+        for depth, test in ((50, [50.0, 60.0]), (1000, [30.0, 40.0, 80.0, 90.0]))
+        for cell in [replace(cell_of("paper", ELU), depth=depth)]
+    )
+    begun = replace(cell_of("paper", RELU), depth=50)
+    nothing = unfinished_record(RELU, [], id=begun.id, hash=begun.hash, cell=begun.as_dict())
+    for record in (shallow, deep, nothing):
+        write(tmp_path, record)
+    folder = tmp_path / "paper"
+    figures.main([str(folder)])
+    table = pd.read_csv(folder / "sweep_depth.csv")
+    assert table[["depth", "status", "test_mean"]].to_numpy().tolist() == [
+        [50, "unfinished", 60.0],
+        [1000, "unfinished", 40.0],
+    ]
+    text = "\n".join(sweeps_report.section(folder, results.load(folder)))
+    assert "all of its cells are compared after 2 of 50 epochs" in text
+    assert "`make sweep_depth BUDGET=paper` goes on with the unfinished cells." in text
 
 
 def test_a_figure_leaves_what_it_sweeps_out_of_its_note() -> None:
