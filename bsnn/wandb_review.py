@@ -1,11 +1,11 @@
 """Records as offline W&B runs in one folder, for W&B's terminal dashboard.
 
-<folder>/wandb/run-00000000_000000-<cell id>/run-<cell id>.wandb, one for each finished record, made by
+<folder>/wandb/run-00000000_000000-<cell id>/run-<cell id>.wandb, one for each record with results, made by
 bsnn.wandb_runs.replay and moved there when it is whole. W&B's own names begin with `offline-run-<time>`; its dashboard
 lists folders by name, cut off after some 35 letters, and opens only those with a time of this form in their name. Hence
 the shorter `run-`, and zeros for a time: the list is in the order of the cells. A run that was made from another record
-than the one that there is now is made anew. Parts of a run that was live and resumed, under outputs/wandb, play no
-role: the record is whole.
+than the one that there is now, say of a training that has gone on, is made anew. What was live, under outputs/wandb,
+plays no role: the record is whole.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from bsnn.config import TrackingConfig
 from bsnn.files import write_text
-from bsnn.records import FINISHED, Record
+from bsnn.records import RESULTS, Record
 from bsnn.wandb_runs import replay
 
 PREFIX = "run-00000000_000000-"
@@ -32,7 +32,7 @@ def make_runs(config: TrackingConfig, records: Sequence[Record], folder: Path) -
     """Bring <folder>/wandb in line with the records. Returns how many runs were made."""
     runs, new = folder / "wandb", folder / ".new"
     shutil.rmtree(new, ignore_errors=True)  # of a killed call
-    wanted = {PREFIX + record["id"]: record for record in records if record["status"] in FINISHED}
+    wanted = {PREFIX + record["id"]: record for record in records if record["status"] in RESULTS}
     runs.mkdir(parents=True, exist_ok=True)
     for there in runs.glob("run-*"):
         if there.name not in wanted or _origin(there) != fingerprint(wanted[there.name]):

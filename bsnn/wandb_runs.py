@@ -8,7 +8,12 @@
     config    the cell's fields, flat, and budget, hash, variant (plain, GPN, plain-BN, GPN-BN), protocol (the version
               of what a cell computes, `other` for a record of another version than the one that describes it)
     history   the record's rows (bsnn.metrics), `step` as W&B's step, entries that are None left out
-    summary   the last row, and the record's `status`
+    summary   the last row, and the record's `status`; of an unfinished one with how far it is: "unfinished: 8 of 50
+              epochs"
+
+A training that goes on continues its run: rows that the server holds already are not sent again. Where the run of a
+cell holds another training (its last row differs from ours: the record came from another machine), ours becomes a run
+<id>-2, and the other one is `superseded`: it keeps its rows, but no chart of the budget shows it.
 
 inf and nan are results here. W&B stores them as such and its JSON reads "Infinity" and "NaN"; its charts leave a gap
 there, and on a logarithmic axis there is no place for them. So the dashboard says which runs those are.
@@ -18,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +34,7 @@ import wandb
 from bsnn.cell import PROTOCOL_VERSION, Cell
 from bsnn.config import TrackingConfig
 from bsnn.errors import UserError
-from bsnn.records import FINISHED, Record, cell_of
+from bsnn.records import RESULTS, UNFINISHED, Record, cell_of, how_far
 from bsnn.wandb_login import Mode, one_line
 
 INIT_SECONDS, PATIENT_SECONDS = 30.0, 180.0
@@ -133,33 +139,62 @@ def known(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def close_run(run: Any, status: str) -> None:
-    """End the run with the record's status in its summary."""
+    """End the run with the status in its summary."""
     run.summary.update({"status": status})
     run.finish(exit_code=1 if status == "crashed" else 0)
 
 
 def replay(config: TrackingConfig, record: Record, mode: Mode, folder: Path | None = None) -> None:
-    """Write a finished record as the run that bsnn.tracking.Tracker would have written.
+    """Write a record as the run that bsnn.tracking.Tracker would have written.
 
-    Raises UserError for a record that isn't finished, and whatever W&B raises.
+    Raises UserError for the record of a crash, and whatever W&B raises.
     """
-    if record["status"] not in FINISHED:
-        raise UserError(f"{record['id']}: expected a finished record, found status {record['status']}.")
+    if record["status"] not in RESULTS:
+        raise UserError(f"{record['id']}: expected a record with results, found status {record['status']}.")
     write_record(open_cell_run(config, of_record(record), mode, folder=folder), record)
 
 
-def write_record(run: Any, record: Record, held_rows: int = 0) -> None:
-    """Fill a new run, or one of which the server has some rows already (of a killed upload or training), and end it."""
+def write_record(run: Any, record: Record) -> None:
+    """Fill a new run, or one of which the server has some rows of this training already, and end it."""
     try:
-        # W&B names the step to go on from, but 0 both for a run without rows and for one with a row at step 0 alone.
-        start = max(run.step, 1) if held_rows else 0
+        held = held_step(run)
         for row in record["rows"]:
-            if row["step"] >= start:
+            if row["step"] > held:
                 add_row(run, row)
     except BaseException:
         run.finish(exit_code=1)
         raise
-    close_run(run, record["status"])
+    close_run(run, status_of(record))
+
+
+def held_step(run: Any) -> int:
+    """The step of the last row that the server held when the run was opened; -1 for a new run.
+
+    W&B's own `run.step` is 0 both for a run without rows and for one with a row at step 0 alone.
+    """
+    return int(run.summary.get("step", -1)) if run.resumed else -1
+
+
+def status_of(record: Record) -> str:
+    """What the summary says: the status, of an unfinished record with how far it is."""
+    return f"{UNFINISHED}: {how_far(record)}" if record["status"] == UNFINISHED else str(record["status"])
+
+
+def agrees(summary: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a summary is that of a run whose last row is `row`.
+
+    `seconds` may differ: a training that was killed repeats the updates since its checkpoint, to the same numbers.
+    """
+    return all(same(summary.get(key), value) for key, value in known(row).items() if key != "seconds")
+
+
+def same(theirs: Any, ours: Any) -> bool:
+    """Equal, where inf and nan may also be written as words or, by some of W&B's answers, be null."""
+    if isinstance(ours, float) and not math.isfinite(ours):
+        return theirs is None or str(theirs).lower().replace("infinity", "inf") == str(ours)
+    if isinstance(ours, (int, float)) and isinstance(theirs, (int, float)):
+        return math.isclose(theirs, ours, rel_tol=1e-12)
+    return bool(theirs == ours)
 
 
 def expected_summary(record: Record) -> dict[str, Any]:
@@ -167,7 +202,7 @@ def expected_summary(record: Record) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for row in record["rows"]:
         summary |= known(row)
-    return {**summary, "status": record["status"]}
+    return {**summary, "status": status_of(record)}
 
 
 def failure(error: BaseException) -> str:

@@ -1,13 +1,15 @@
-"""Finished records to Weights & Biases: what its server lacks, a few runs at a time.
+"""Records to Weights & Biases: what its server lacks, a few runs at a time.
 
 Whether a run is there is asked of the server, not kept in a file: so the answer is right after a kill, on another
 machine, for runs that were live, and for those that `wandb sync` has brought there. A run is there if it has ended, has
-a history line for each of the record's rows, and its summary is the record's.
+a history line for each of the record's rows, and its summary is the record's. A run that holds the first rows of a
+record's training is continued; one that holds another training's is superseded (bsnn.wandb_runs).
 """
 
 from __future__ import annotations
 
-import math
+import itertools
+import re
 import shutil
 import threading
 import time
@@ -22,9 +24,9 @@ from wandb.errors import CommError
 
 from bsnn.config import TrackingConfig
 from bsnn.errors import UserError
-from bsnn.records import FINISHED, Record
+from bsnn.records import UNFINISHED, Record
 from bsnn.wandb_login import one_line
-from bsnn.wandb_runs import expected_summary, failure, of_record, open_cell_run, write_record
+from bsnn.wandb_runs import agrees, expected_summary, failure, of_record, open_cell_run, same, write_record
 from bsnn.wandb_watch import AGAIN, end_service, watched
 
 AT_A_TIME = 4
@@ -37,42 +39,94 @@ SETTLE_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 class Lacking(NamedTuple):
     record: Record
-    held_rows: int
-    """Of a run that is there in part."""
+    id: str
+    """Of the run to write: a new one, or one that holds the first rows of this training."""
 
 
-def lacking(api: wandb.Api, config: TrackingConfig, budget: str, records: Sequence[Record]) -> list[Lacking]:
-    """The finished records whose runs the server doesn't hold, or not in whole. Raises UserError if it won't tell."""
-    there = {run.id: run for run in _runs(api, config, budget)}
-    found = [(record, there.get(of_record(record).id)) for record in records if record["status"] in FINISHED]
-    return [Lacking(record, _held_rows(run)) for record, run in found if not _holds(run, record)]
+class Compared(NamedTuple):
+    """The server's runs beside the records."""
+
+    lacking: list[Lacking]
+    obsolete: list[Any]
+    """Runs of other trainings of the records' cells."""
 
 
-def upload(api: wandb.Api, config: TrackingConfig, budget: str, records: Sequence[Record], folder: Path) -> int:
-    """Bring there what is lacking, and ask whether it has arrived. Returns how many runs that were.
+def compare(api: wandb.Api, config: TrackingConfig, budget: str, records: Sequence[Record]) -> Compared:
+    """Find the records whose runs the server doesn't hold, or not in whole. Raises UserError if it won't tell."""
+    there: dict[str, list[Any]] = {}
+    for run in _runs(api, config, budget):
+        there.setdefault(_first_id(run.id), []).append(run)
+    lacking: list[Lacking] = []
+    obsolete: list[Any] = []
+    for record in records:
+        first = of_record(record).id
+        found = there.get(first, [])
+        mine = next((run for run in found if _is_part(run, record)), None)
+        if mine is None and (ahead := next((run for run in found if _is_ahead(run, record)), None)):
+            mine = ahead
+        elif mine is None:
+            ids = {first, *(run.id for run in found)}
+            free = next(name for name in (f"{first}-{n}" for n in itertools.count(2)) if name not in ids)
+            lacking.append(Lacking(record, free if found else first))
+        elif not _holds(mine, record):
+            lacking.append(Lacking(record, mine.id))
+        obsolete += [run for run in found if run is not mine]
+    return Compared(lacking, obsolete)
+
+
+def _first_id(run_id: str) -> str:
+    """The id of a cell's run without the number of another training."""
+    return re.sub(r"(-[0-9a-f]{8})-\d+$", r"\1", run_id)
+
+
+def upload(
+    api: wandb.Api, config: TrackingConfig, budget: str, records: Sequence[Record], folder: Path
+) -> tuple[int, int]:
+    """Bring there what is lacking, and ask whether it has arrived.
 
     Args:
+        records: with results, finished or not; no process trains their cells meanwhile.
         folder: where W&B puts its copies meanwhile; removed in the end.
+
+    Returns how many runs were written, and how many runs of other trainings were superseded.
+
     Raises:
         UserError: something is still lacking; the same call goes on from there.
     """
-    missing = lacking(api, config, budget, records)
-    if not missing:
-        return 0
+    missing, obsolete = compare(api, config, budget, records)
+    if missing:
+        _bring(api, config, budget, missing, folder)
+    for run in obsolete:
+        _supersede(run, budget)
+    return len(missing), len(obsolete)
+
+
+def _bring(api: wandb.Api, config: TrackingConfig, budget: str, missing: Sequence[Lacking], folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)  # of a killed call
     with watched() as silent:
         failures = _upload_all(config, missing, folder, silent)
-    left = missing
+    left = list(missing)
     for seconds in SETTLE_SECONDS:
         time.sleep(seconds)
-        left = lacking(api, config, budget, [one.record for one in left])
+        left = compare(api, config, budget, [one.record for one in left]).lacking
         if not left or failures:
             break
     shutil.rmtree(folder, ignore_errors=True)
     if left:
         why = failures[0] if failures else "the server doesn't show them"
         raise UserError(f"W&B: expected {len(missing)} runs to arrive, {len(left)} did not ({why}); {AGAIN}.")
-    return len(missing)
+
+
+def _supersede(run: Any, budget: str) -> None:
+    """Take a run of another training out of the budget's charts; its rows stay."""
+    run.tags = ["superseded"]
+    run.config["budget"] = f"{budget}, superseded"
+    try:
+        run.update()
+    except CommError as error:
+        raise UserError(
+            f"W&B: expected to mark the run {run.id} as superseded, found: {failure(error)}; {AGAIN}."
+        ) from error
 
 
 def _upload_all(config: TrackingConfig, missing: Sequence[Lacking], folder: Path, silent: threading.Event) -> list[str]:
@@ -85,8 +139,9 @@ def _upload_all(config: TrackingConfig, missing: Sequence[Lacking], folder: Path
         with opening:  # so that `stop` stops those that wait for it
             if stop.is_set() or silent.is_set():
                 return
-            run = open_cell_run(config, of_record(lacks.record), "online", folder=folder, patient=True)
-        write_record(run, lacks.record, lacks.held_rows)
+            told = of_record(lacks.record)._replace(id=lacks.id)
+            run = open_cell_run(config, told, "online", folder=folder, patient=True)
+        write_record(run, lacks.record)
 
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="upload") as pool:
         futures = {pool.submit(one, lacks): lacks.record["id"] for lacks in missing}
@@ -119,21 +174,22 @@ def _runs(api: wandb.Api, config: TrackingConfig, budget: str) -> list[Any]:
         raise UserError(f"W&B: expected the runs of {path}, found: {one_line(error)}; try again later.") from error
 
 
+def _is_part(run: Any, record: Record) -> bool:
+    """Whether the run holds this training, or the first rows of it: its last row is the record's at that step."""
+    summary = dict(run.summary_metrics)
+    if "step" not in summary:
+        return not run.historyLineCount
+    return any(row["step"] == summary["step"] and agrees(summary, row) for row in record["rows"])
+
+
+def _is_ahead(run: Any, record: Record) -> bool:
+    """Whether the run was live and killed after the last checkpoint: the training will get there again."""
+    reached = int(dict(run.summary_metrics).get("step", -1))
+    return record["status"] == UNFINISHED and reached > int(record["steps"])
+
+
 def _holds(run: Any, record: Record) -> bool:
-    if run is None or run.state != "finished" or _held_rows(run) < len(record["rows"]):
+    if run.state != "finished" or int(run.historyLineCount or 0) != len(record["rows"]):
         return False
     summary = dict(run.summary_metrics)
     return all(same(summary.get(key), value) for key, value in expected_summary(record).items())
-
-
-def _held_rows(run: Any) -> int:
-    return 0 if run is None else int(run.historyLineCount or 0)
-
-
-def same(theirs: Any, ours: Any) -> bool:
-    """Equal, where inf and nan may also be written as words or, by some of W&B's answers, be null."""
-    if isinstance(ours, float) and not math.isfinite(ours):
-        return theirs is None or str(theirs).lower().replace("infinity", "inf") == str(ours)
-    if isinstance(ours, (int, float)) and isinstance(theirs, (int, float)):
-        return math.isclose(theirs, ours, rel_tol=1e-12)
-    return bool(theirs == ours)

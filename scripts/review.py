@@ -3,11 +3,12 @@
     python -m scripts.review results/quick
     make review BUDGET=quick
 
-Makes an offline W&B run of every finished record that has none yet, in outputs/review/<budget>/wandb, whether it was
-tracked when it was trained or not, and opens `wandb leet` there: runs by cell on the left (drag the border to widen the
-list), every metric by epoch, config and summary on the right; f filters runs, space selects more of them to compare, y
-takes the logarithm, h lists the other keys, q leaves. Where there is no terminal it prints the command.
-results/<budget>/index.html shows the same in a browser, if scripts.page has made it.
+Makes an offline W&B run of every record that has none yet, in outputs/review/<budget>/wandb, whether it was tracked
+when it was trained or not, and opens `wandb leet` there: runs by cell on the left (drag the border to widen the list),
+every metric by epoch, config and summary on the right; f filters runs, space selects more of them to compare, y takes
+the logarithm, h lists the other keys, q leaves. An unfinished network's run is as far as it is, and its summary says so
+(`status`). Where there is no terminal it prints the command. results/<budget>/index.html shows the same in a browser,
+if scripts.page has made it.
 
 Cost: 161 runs in 11 seconds on two cores; those that are there already are kept.
 """
@@ -20,7 +21,7 @@ import sys
 from pathlib import Path
 
 from bsnn import budgets, results
-from bsnn.records import FINISHED
+from bsnn.records import RESULTS, UNFINISHED
 from bsnn.wandb_review import make_runs
 from scripts import cli
 from scripts.dashboard_options import parse
@@ -35,9 +36,11 @@ def main(argv: list[str] | None = None) -> None:
     records = [*loaded.records, *loaded.others]
     folder = REVIEW / budget
     made = make_runs(options.config, records, folder)
-    finished = sum(record["status"] in FINISHED for record in records)
+    statuses = [record["status"] for record in records]
+    unfinished = statuses.count(UNFINISHED)
     print(budgets.headline(budget))
-    print(f"{folder / 'wandb'}: {finished} runs, {made} made now")
+    there = sum(status in RESULTS for status in statuses)
+    print(f"{folder / 'wandb'}: {there} runs, {made} made now" + (f"; {unfinished} unfinished" if unfinished else ""))
     page = options.given / "index.html"
     print(
         f"{page}: open it in a browser" if page.exists() else f"no {page} yet: python -m scripts.page {options.given}"

@@ -1,12 +1,13 @@
-"""Bring records to Weights & Biases: a run for each finished one, then tables, figures and report as one artifact.
+"""Bring records to Weights & Biases: a run for each, then tables, figures and report as one artifact.
 
     python -m scripts.sync results/quick
     python -m scripts.sync results/quick --entity=my-team --project=bsnn
 
 Needs a login (`wandb login`, or WANDB_API_KEY). Uploads what W&B's server lacks and nothing else: repeat the command
-after a kill, a lost connection or further training; a second one uploads nothing. A run that was live, or is kept
-offline under outputs/wandb, is the same run as its record's, not another. The artifact gets a new version when one of
-its files has changed.
+after a kill, a lost connection or further training; a second one uploads nothing. An unfinished network is a run as
+far as it is, which goes on with the network; one that a process trains now is left alone. A run that was live, or is
+kept offline under outputs/wandb, is the same run as its record's, not another. The artifact gets a new version when one
+of its files has changed.
 
 Cost: 161 runs in 27 seconds on two cores, against a server on the same machine; a distant one takes longer.
 Output: on W&B. Exit code 1 if anything is still missing there.
@@ -19,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bsnn import budgets, results, wandb_results, wandb_upload
-from bsnn.records import FINISHED, Record
+from bsnn.files import try_lock
+from bsnn.records import RESULTS, UNFINISHED, Record, run_dir
 from bsnn.wandb_login import connect, server
 from scripts import cli
 from scripts.dashboard_options import parse
@@ -36,9 +38,19 @@ def main(argv: list[str] | None = None) -> None:
     config = replace(options.config, entity=entity)
     print(f"{headline}; to {entity}/{config.project} at {server()}")
     records = [*loaded.records, *loaded.others]
-    finished = [record for record in records if record["status"] in FINISHED]
-    uploaded = wandb_upload.upload(api, config, folder.name, finished, SCRATCH / folder.name)
-    print(f"runs: {uploaded} uploaded, {len(finished) - uploaded} were there already" + _crashed(records, finished))
+    shown = [record for record in records if record["status"] in RESULTS]
+    resting = [record for record in shown if record["status"] != UNFINISHED or _rests(folder, record)]
+    uploaded, superseded = wandb_upload.upload(api, config, folder.name, resting, SCRATCH / folder.name)
+    told = [f"runs: {uploaded} uploaded, {len(resting) - uploaded} were there already"]
+    if unfinished := sum(record["status"] == UNFINISHED for record in resting):
+        told.append(f"{unfinished} of them unfinished")
+    if superseded:
+        told.append(f"{superseded} of other trainings superseded")
+    if training := len(shown) - len(resting):
+        told.append(f"{training} in training now, not uploaded: sync again later")
+    if crashed := len(records) - len(shown):
+        told.append(f"{crashed} crashed, not uploaded: train again to retry")
+    print("; ".join(told))
     if not (folder / "provenance.json").exists():
         print(f"no report yet, so no tables and figures: python -m scripts.publish {options.given}, then this again")
         return
@@ -47,9 +59,15 @@ def main(argv: list[str] | None = None) -> None:
     print(f"artifact {name}: " + ("a new version" if new else "unchanged, nothing uploaded"))
 
 
-def _crashed(records: list[Record], finished: list[Record]) -> str:
-    crashed = len(records) - len(finished)
-    return f"; {crashed} crashed, not uploaded: train again to retry" if crashed else ""
+def _rests(folder: Path, record: Record) -> bool:
+    """Whether no process trains the cell now: its live run would be written by two."""
+    try:
+        lock = try_lock(run_dir(folder.parent, folder.name, record["id"]))
+    except OSError:  # nobody can train where nobody can write
+        return True
+    if lock is not None:
+        lock.release()
+    return lock is not None
 
 
 if __name__ == "__main__":

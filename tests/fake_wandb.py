@@ -120,11 +120,16 @@ class FakeWandb:
             "eventsLineCount": 0,
             "historyTail": json.dumps([json.dumps(row) for row in run.history[-1:]]),
             "eventsTail": "[]",
-            "wandbConfig": "{}",
+            "wandbConfig": json.dumps(run.config.get("_wandb", {}).get("value", {})),  # without it nothing is resumed
         }
         return {"model": {"id": "P", "name": v["project"], "entity": _entity(), "bucket": bucket}}
 
     def do_UpsertBucket(self, v: Any) -> Any:
+        if "name" not in v:  # of the public API: tags, config or summary of a run that is there
+            [run] = [run for run in self.runs.values() if _gid(run.name) == v["id"]]
+            if "tags" in v:
+                run.tags, run.config = v["tags"], {key: {"value": one} for key, one in json.loads(v["config"]).items()}
+            return {"upsertBucket": {"bucket": self.node(run), "inserted": False}}
         name = v["name"]
         inserted = name not in self.runs
         run = self.runs.setdefault(name, Run(name, v["project"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -11,15 +12,20 @@ from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
+import wandb
 
 from bsnn import tracking, wandb_login
+from bsnn.cell import Cell
 from bsnn.config import TrackingConfig
-from bsnn.records import read_records
+from bsnn.metrics import Row
+from bsnn.records import Record, read_records
 from bsnn.tracking import Tracker
 from bsnn.wandb_login import logged_in, mode
+from bsnn.wandb_runs import known
+from tests.factories import TWO_SEEDS, cell_of, make_record, unfinished
 from tests.fake_wandb import KEY, FakeWandb, serving
 from tests.test_training import CELL
-from tests.test_wandb_runs import assert_is_record
+from tests.test_wandb_runs import assert_is_record, assert_same
 
 
 @pytest.fixture
@@ -136,6 +142,8 @@ def test_a_failing_log_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken:
+        resumed = False
+
         def define_metric(self, *_: Any, **__: Any) -> None:
             pass
 
@@ -149,3 +157,65 @@ def test_a_failing_log_is_a_warning(
     tracker.log(row)
     tracker.finish("ok")
     assert caplog.text.count("no space left; the record isn't affected") == 1
+
+
+LONG = make_record(cell_of("paper", TWO_SEEDS), "paper", ratios=[2.0, math.inf, math.nan, 3.0] + [2.0] * 46)
+
+
+def track(config: TrackingConfig, record: Record, status: str) -> None:
+    """A process that trains the record's network as far as the record tells, from the first row on or a checkpoint."""
+    tracker = Tracker(config, Cell.from_dict(record["cell"]), record["budget"])
+    for row in record["rows"]:
+        tracker.log(Row(**row))
+    tracker.finish(status)
+
+
+def test_offline_the_last_process_leaves_the_only_run(tmp_path: Path) -> None:
+    config = TrackingConfig(mode="offline", dir=str(tmp_path))
+    other = unfinished(LONG, 1) | {"cell": LONG["cell"] | {"seed": 7}}
+    track(config, other, "unfinished")
+    for evaluations in (1, 2):
+        record = unfinished(LONG, evaluations)
+        track(config, record, "unfinished")
+        [run] = (tmp_path / "wandb").glob(f"offline-run-*-paper-{record['id']}")
+        assert_is_record(run, record)
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:
+    wandb.teardown()  # it would go on talking to the server of an earlier test
+    with serving() as state:
+        monkeypatch.setenv("WANDB_BASE_URL", state.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+        monkeypatch.delenv("WANDB_SERVICE", raising=False)
+        monkeypatch.setattr(tracking._Service, "refused", False)
+        yield state
+        wandb.teardown()
+        assert not state.unknown
+
+
+def test_online_a_resumed_training_goes_on_with_its_run(server: FakeWandb, tmp_path: Path) -> None:
+    """No row twice, not even the one at step 0; nor where the server is ahead of the checkpoint."""
+    config = TrackingConfig(mode="online", dir=str(tmp_path))
+    for evaluations, status in ((0, "unfinished"), (3, "crashed"), (2, "unfinished"), (5, "unfinished")):
+        track(config, unfinished(LONG, evaluations), status)
+        [run] = server.runs.values()
+        reached = max(evaluations, 3) if evaluations else 0
+        assert_same(run.rows, [known(row) for row in LONG["rows"][: reached + 1]])
+    assert run.summary["status"] == "unfinished: 5 of 50 epochs"
+    assert run.state == "finished"
+
+
+def test_online_the_run_of_another_training_is_left_alone(
+    server: FakeWandb, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = TrackingConfig(mode="online", dir=str(tmp_path))
+    track(config, unfinished(LONG, 3), "unfinished")
+    rows = [row | {"test_loss": 1.0, "train_loss": None} for row in LONG["rows"]]
+    track(config, unfinished(LONG | {"rows": rows}, 5), "unfinished")
+    [run] = server.runs.values()
+    assert_same(run.rows, [known(row) for row in LONG["rows"][:4]])
+    assert run.summary["status"] == "unfinished: 3 of 50 epochs"
+    assert "is that of another training; `make sync` brings this one" in caplog.text

@@ -17,9 +17,9 @@ from bsnn.config import TrackingConfig
 from bsnn.errors import UserError
 from bsnn.records import Record, read_record, write_record
 from bsnn.wandb_review import PREFIX, make_runs
-from bsnn.wandb_runs import known, of_cell, of_record, replay
+from bsnn.wandb_runs import known, of_cell, of_record, replay, status_of
 from scripts.fig4 import VARIANTS
-from tests.factories import DIVERGED, TWO_SEEDS, cell_of, make_record, table_keys
+from tests.factories import DIVERGED, TWO_SEEDS, cell_of, make_record, table_keys, unfinished
 
 WORDS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
@@ -47,7 +47,7 @@ def assert_is_record(folder: Path, record: Record) -> None:
     assert (run["run_id"], run["name"], run["group"]) == (told.id, told.name, told.group)
     assert sorted(run["tags"]) == sorted(told.tags)
     assert {key: value for key, value in run["config"].items() if not key.startswith("_")} == told.config
-    assert run["summary"]["status"] == record["status"]
+    assert run["summary"]["status"] == status_of(record)
     last = {key: WORDS.get(run["summary"][key], run["summary"][key]) for key in known(record["rows"][-1])}
     assert_same([last], [known(record["rows"][-1])])
 
@@ -63,19 +63,21 @@ def assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> Non
 RECORDS = [
     make_record(cell_of("smoke", TWO_SEEDS, seed=3), "smoke", ratios=(0.1 + 0.2, math.inf, math.nan)),
     make_record(cell_of("smoke", DIVERGED), "smoke", status="diverged", test=math.nan),
+    unfinished(make_record(cell_of("paper", DIVERGED), "paper", ratios=[2.0] * 50), 8),
 ]
 
 
 def test_a_replay_is_the_record(tmp_path: Path) -> None:
     for record in RECORDS:
         replay(TrackingConfig(), record, "offline", tmp_path)
-        [folder] = (tmp_path / "wandb").glob(f"offline-run-*-smoke-{record['id']}")
+        [folder] = (tmp_path / "wandb").glob(f"offline-run-*-{record['budget']}-{record['id']}")
         assert_is_record(folder, record)
 
 
 def test_the_runs_of_a_review_follow_the_records(tmp_path: Path) -> None:
-    config, (first, second) = TrackingConfig(), RECORDS
-    assert make_runs(config, RECORDS, tmp_path) == 2
+    """A run is made anew where its record has changed, say because the network has gone on."""
+    config, (first, second, going_on) = TrackingConfig(), RECORDS
+    assert make_runs(config, RECORDS, tmp_path) == 3
     for record in RECORDS:
         [file] = (tmp_path / "wandb" / f"{PREFIX}{record['id']}").glob("*.wandb")
         assert file.name == f"run-{record['id']}.wandb"  # W&B's terminal dashboard opens no other
@@ -83,14 +85,17 @@ def test_the_runs_of_a_review_follow_the_records(tmp_path: Path) -> None:
     (tmp_path / ".new" / "wandb").mkdir(parents=True)  # as a killed call leaves it
     again = first | {"seconds": 1.0}
     crashed = second | {"status": "crashed"}
-    assert make_runs(config, [again, crashed], tmp_path) == 1
-    [left] = (tmp_path / "wandb").glob("run-*")
-    assert_is_record(left, again)
+    further = unfinished(make_record(cell_of("paper", DIVERGED), "paper", ratios=[2.0] * 50), 9)
+    assert further["id"] == going_on["id"]
+    assert make_runs(config, [again, crashed, further], tmp_path) == 2
+    left = sorted((tmp_path / "wandb").glob("run-*"))
+    for folder, record in zip(left, sorted((again, further), key=lambda one: one["id"]), strict=True):
+        assert_is_record(folder, record)
     assert not (tmp_path / ".new").exists()
 
 
 def test_a_crashed_record_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="expected a finished record, found status crashed"):
+    with pytest.raises(UserError, match="expected a record with results, found status crashed"):
         replay(TrackingConfig(), RECORDS[0] | {"status": "crashed"}, "offline", tmp_path)
 
 
@@ -119,3 +124,7 @@ def test_a_group_is_one_cell_over_its_seeds() -> None:
     cell = cell_of("smoke", table_keys()[0])
     groups = [of_cell(c, "smoke").group for c in (cell, cell.with_seed(3), replace(cell, depth=9))]
     assert groups[0] == groups[1] != groups[2]
+
+
+def test_an_unfinished_run_says_how_far_it_is() -> None:
+    assert [status_of(record) for record in RECORDS] == ["ok", "diverged", "unfinished: 8 of 50 epochs"]
