@@ -33,7 +33,9 @@ from bsnn.files import read_json, write_json
 SCHEMA = 1
 FINISHED = ("ok", "diverged")
 Record = dict[str, Any]
-DEFAULTS = {setting.name: setting.default for setting in fields(Cell) if setting.default is not MISSING}
+DEFAULTS = {
+    setting.name: setting.default for setting in fields(Cell) if setting.compare and setting.default is not MISSING
+}
 """Settings that were added to cells later on, and the value that cells of before have."""
 
 
