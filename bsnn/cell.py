@@ -9,16 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from torch import nn
 
 from bsnn.config import TrainConfig
 from bsnn.errors import UserError
 from bsnn.gpn import GPN
+from bsnn.modules import build
+from bsnn.quadrature import float64_phi
 
 # Raise it when a change of the code changes what a cell computes: records made before are then other cells.
 PROTOCOL_VERSION = 2
@@ -45,6 +46,8 @@ class Cell:
     momentum: float
     dtype: str
     initialisation: str = "orthogonal"
+    trusted: bool = field(default=True, compare=False, repr=False)
+    """Whether `activation_module` may name anything, as a user's own config may. No part of what the cell is."""
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Cell:
@@ -69,11 +72,14 @@ class Cell:
         )
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Cell:
-        return cls(**values)
+    def from_dict(cls, values: Mapping[str, Any], trusted: bool = False) -> Cell:
+        """The cell that `as_dict` gave. It isn't trusted by default: a record may come from somebody else."""
+        return cls(**values, trusted=trusted)
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        del values["trusted"]
+        return values
 
     @property
     def hash(self) -> str:
@@ -107,9 +113,15 @@ class Cell:
         return replace(self, seed=seed)
 
     def make_activation(self) -> nn.Module:
-        """phi, or a phi + b for a GPN cell. Raises UserError for a function that can't be normalised."""
-        phi: nn.Module = instantiate(dict(self.activation_module))
+        """phi, or a phi + b for a GPN cell.
+
+        Raises UserError for what isn't one elementwise function, can't be normalised, or isn't trusted (bsnn.modules).
+        """
+        phi = build(self.activation_module, self.trusted)
         try:
-            return GPN(phi, root=self.gpn_root) if self.gpn else phi
+            if self.gpn:
+                return GPN(phi, root=self.gpn_root)
+            float64_phi(phi)
+            return phi
         except ValueError as error:
-            raise UserError(f"activation={self.activation} gpn=true: {error}") from error
+            raise UserError(f"activation={self.activation} gpn={str(self.gpn).lower()}: {error}") from error

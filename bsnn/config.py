@@ -242,7 +242,7 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _name(setting: str, value: str) -> None:
-    if NAME.fullmatch(value) is None:
+    if value != MISSING and NAME.fullmatch(value) is None:  # what is missing, `checked` has told
         raise UserError(
             f"{setting}: expected at most 64 letters (a-z), digits, '_', '-' and '.', of which the last two don't come "
             f"first, since it becomes part of a path, found {value!r}."

@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from bsnn.activations import value_and_slope
 from bsnn.haar import haar_orthogonal
+from bsnn.quadrature import float64_phi
 
 
 class Signals(NamedTuple):
@@ -43,7 +44,8 @@ class BSNN(nn.Module):
         out_features: C, the number of classes.
         width: N.
         depth: L, the number of constrained layers.
-        activation: phi, any elementwise module, say ``GPN(nn.Tanh())``. One module serves every layer. Default: Tanh.
+        activation: phi, any elementwise module, say ``GPN(nn.Tanh())``. One module serves every layer, moved to
+            `device` and `dtype` with the other parameters. Default: Tanh.
         batch_norm: normalise h over the batch.
         initialisation: of V: "orthogonal", as above, or "gaussian": rows independent and uniform on the sphere, what a
             Gaussian matrix becomes when its rows are normalised. A and B stay as they are.
@@ -52,6 +54,9 @@ class BSNN(nn.Module):
 
     Shapes:
         input (B, D), output (B, C).
+
+    Raises ValueError for sizes out of range and for an activation that isn't one elementwise, deterministic function,
+    TypeError for one that is no module.
     """
 
     def __init__(
@@ -77,7 +82,13 @@ class BSNN(nn.Module):
         if initialisation not in ("orthogonal", "gaussian"):
             raise ValueError(f"initialisation: expected orthogonal or gaussian, found {initialisation!r}")
         self.initialisation = initialisation
-        self.activation = nn.Tanh() if activation is None else activation
+        activation = nn.Tanh() if activation is None else activation
+        if not isinstance(activation, nn.Module):
+            raise TypeError(
+                f"activation: expected a module, say torch.nn.Tanh() or GPN(torch.sin), found {activation!r}"
+            )
+        float64_phi(activation)  # raises ValueError for anything but one elementwise function
+        self.activation = activation.to(device=device, dtype=dtype)
         self.bottom = nn.Linear(in_features, width, device=device, dtype=dtype)
         self.V = nn.Parameter(torch.empty(depth, width, width, device=device, dtype=dtype))
         self.top = nn.Linear(width, out_features, device=device, dtype=dtype)

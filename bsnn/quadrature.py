@@ -165,25 +165,36 @@ def _checked_value_and_slope(phi: Phi, x: Tensor) -> tuple[Tensor, Tensor]:
 def float64_phi(phi: Phi) -> Phi:
     """phi (of a module, a float64 CPU copy in evaluation mode), once it is known to be one elementwise function.
 
-    The check compares two calls, with points in another order and number, a module's in training and in evaluation
-    mode: noise, dropout, softmax and normalisation over the batch all show as a difference.
+    The check compares phi and phi' of two calls, with points in another order, number and shape, a module's in training
+    and in evaluation mode: noise, dropout, softmax and normalisation over the batch all show as a difference. Raises
+    ValueError, and leaves torch's random state as it was.
     """
     if isinstance(phi, type) or not callable(phi):
         raise ValueError(f"expected a function of a tensor or a module instance such as torch.nn.Tanh(), found {phi!r}")
+    state = torch.random.get_rng_state()
+    try:
+        with torch.inference_mode(False), torch.device("cpu"), torch.autocast("cpu", enabled=False):
+            return _elementwise(phi)
+    except ValueError:
+        # Only then: the state is the whole process's, and another thread may use it.
+        torch.random.set_rng_state(state)
+        raise
+
+
+def _elementwise(phi: Phi) -> Phi:
     training, evaluation = phi, phi
-    if isinstance(phi, nn.Module):
-        evaluation = copy.deepcopy(phi).to("cpu", torch.float64).requires_grad_(False).eval()
-        training = copy.deepcopy(evaluation).train()
     x = torch.linspace(-3, 3, 64, dtype=torch.float64)
-    shuffled = x.flip(0)[::3].clone()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        try:
+    shuffled = x.flip(0)[::2].reshape(2, 4, 4)
+    try:
+        if isinstance(phi, nn.Module):
+            training, evaluation = _float64_copy(phi).train(), _float64_copy(phi).eval()
+        with torch.no_grad():
             y, y_shuffled = training(x.clone()), evaluation(shuffled.clone())
-        except (RuntimeError, TypeError, IndexError, ValueError) as error:
-            raise ValueError(
-                f"{name_of(phi)} could not be evaluated on a float64 CPU tensor of shape (64,): {error}; expected an "
-                "elementwise function (if it holds a module, pass the module itself: its parameters will be converted)"
-            ) from error
+    except Exception as error:  # somebody else's code can fail in any way
+        raise ValueError(
+            f"{name_of(phi)} could not be evaluated on a float64 CPU tensor of shape (64,): {_reason(error)}; expected "
+            "an elementwise function (if it holds a module, pass the module itself: its parameters will be converted)"
+        ) from error
     if not isinstance(y, Tensor) or y.shape != x.shape or y_shuffled.shape != shuffled.shape:
         found = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
         raise ValueError(
@@ -191,12 +202,32 @@ def float64_phi(phi: Phi) -> Phi:
         )
     if y.dtype != torch.float64:
         raise ValueError(f"{name_of(phi)} must keep its input's dtype: expected float64 from float64, found {y.dtype}")
-    if not torch.allclose(y.flip(0)[::3], y_shuffled, rtol=1e-9, atol=1e-12, equal_nan=True):
+    try:
+        slope, slope_shuffled = value_and_slope(training, x)[1], value_and_slope(evaluation, shuffled)[1]
+    except Exception as error:
         raise ValueError(
-            f"{name_of(phi)} is not one elementwise function: phi(x)_i changes with other entries, between calls, or "
-            "between training and evaluation mode; expected phi(x)_i to depend on x_i alone (no softmax, no dropout)"
-        )
+            f"{name_of(phi)} has no derivative that autograd could compute: {_reason(error)}; expected a function made "
+            "of torch's operations (not of NumPy's)"
+        ) from error
+    for one, other, tolerance in ((y, y_shuffled, 1e-9), (slope, slope_shuffled, 1e-6)):
+        if not torch.allclose(one.flip(0)[::2], other.flatten(), rtol=tolerance, atol=1e-12, equal_nan=True):
+            raise ValueError(
+                f"{name_of(phi)} is not one elementwise function: phi(x)_i changes with other entries, between calls, "
+                "or between training and evaluation mode; expected phi(x)_i to depend on x_i alone (no softmax, no "
+                "dropout)"
+            )
     return evaluation
+
+
+def _float64_copy(phi: nn.Module) -> nn.Module:
+    made = copy.deepcopy(phi).to("cpu", torch.float64)
+    for parameter in made.parameters():  # a scripted module has no requires_grad_ of its own
+        parameter.requires_grad_(False)
+    return made
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def _edges(kinks: Sequence[float]) -> Tensor:

@@ -43,7 +43,9 @@ UNFINISHED = "unfinished"
 RESULTS = (*FINISHED, UNFINISHED)
 """Statuses whose rows are numbers to show; those of an unfinished cell only with how far it is."""
 Record = dict[str, Any]
-DEFAULTS = {setting.name: setting.default for setting in fields(Cell) if setting.default is not MISSING}
+DEFAULTS = {
+    setting.name: setting.default for setting in fields(Cell) if setting.compare and setting.default is not MISSING
+}
 """Settings that were added to cells later on, and the value that cells had before."""
 
 

@@ -29,7 +29,7 @@ def initial_network(cell: Cell, device: torch.device, kind: Callable[..., BSNN] 
         out_features=spec.classes,
         width=cell.width,
         depth=cell.depth,
-        activation=cell.make_activation().to(device, cell.torch_dtype),
+        activation=cell.make_activation(),
         batch_norm=cell.batch_norm,
         initialisation=cell.initialisation,
         generator=generator(cell.seed, Purpose.INITIAL_WEIGHTS),

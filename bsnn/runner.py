@@ -29,6 +29,7 @@ from bsnn.checkpoints import checkpoint_step
 from bsnn.config import TrainConfig
 from bsnn.data import Dataset, load
 from bsnn.errors import UserError
+from bsnn.files import user_path
 from bsnn.meter import Meter
 from bsnn.network import BSNN
 from bsnn.planning import cores, plan
@@ -92,11 +93,15 @@ def run_cells(
     return [runs[job.folder].outcome or OutOfTime(f"{job.folder.name}: stopped by the time limit") for job in jobs]
 
 
-def load_trained(folder: Path) -> BSNN:
+def load_trained(folder: str | Path, trust: bool = False) -> BSNN:
     """The trained network of a cell's folder, in evaluation mode, if it was run with keep_checkpoint=true.
 
-    Raises UserError if there is no finished record or no checkpoint.
+    trust: build whatever activation the record names. By default only a module of torch.nn or bsnn is built: the folder
+        may come from somebody else, and any other name runs code.
+
+    Raises UserError if there is no finished record, no checkpoint, or an activation that isn't trusted.
     """
+    folder = user_path(folder)
     record = read_record(folder)
     if record is None or record["status"] not in FINISHED:
         raise UserError(f"{folder}: expected the record of a finished cell, found none; train it first.")
@@ -105,7 +110,7 @@ def load_trained(folder: Path) -> BSNN:
             f"{folder}: expected {CHECKPOINT}, found none: weights are kept only on request; move the folder away and "
             "train the cell again with keep_checkpoint=true."
         )
-    return checkpoints.load_network(folder / CHECKPOINT, Cell.from_dict(record["cell"]))
+    return checkpoints.load_network(folder / CHECKPOINT, Cell.from_dict(record["cell"], trusted=trust))
 
 
 class _Sweep:

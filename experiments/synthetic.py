@@ -30,14 +30,15 @@ from typing import Any
 
 import hydra
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from bsnn import provenance
 from bsnn.config import CONF, SyntheticConfig, checked, register
 from bsnn.errors import UserError
 from bsnn.gpn import GPN
+from bsnn.modules import build
 from bsnn.propagation import Activation, Draw, draw, each, propagate, ratio, slope_histogram
+from bsnn.quadrature import float64_phi
 from experiments import entry
 from experiments.units import Row, Work, compute, threads_for
 
@@ -142,8 +143,11 @@ class Experiment:
     def _activation(self, name: str, gpn: bool) -> Activation:
         settings = self.config.activations[name]
         try:
-            phi: Activation = instantiate(settings.module)
-            return GPN(phi, root=settings.gpn_root) if gpn else phi
+            phi = build(settings.module, trusted=True)
+            if gpn:
+                return GPN(phi, root=settings.gpn_root)
+            float64_phi(phi)
+            return phi
         except ValueError as error:
             raise UserError(f"activations.{name}: {error}") from error
 

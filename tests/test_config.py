@@ -95,6 +95,17 @@ def test_an_activation_that_cannot_be_normalised_is_a_users_mistake() -> None:
         flat.make_activation()
 
 
+@pytest.mark.parametrize("gpn", ["false", "true"])
+@pytest.mark.parametrize("module", ["RReLU", "Dropout", "Softmin"])
+def test_an_activation_that_is_no_elementwise_function_is_a_users_mistake(module: str, gpn: str) -> None:
+    """With or without GPN: its gradients would be wrong, and two runs of one command would differ."""
+    wrong = cell(f"activation.module._target_=torch.nn.{module}", f"gpn={gpn}")
+    if module == "Softmin":
+        wrong.activation_module["dim"] = -1
+    with pytest.raises(UserError, match=rf"activation=tanh gpn={gpn}: {module} is not one elementwise function"):
+        wrong.make_activation()
+
+
 def test_every_dataset_and_budget_file() -> None:
     assert names("dataset") == sorted(DATASETS)
     for name in names("dataset"):

@@ -14,6 +14,7 @@ import pickle
 from collections.abc import Callable, Sequence
 
 import mpmath as mp  # type: ignore[import-untyped]
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -346,9 +347,13 @@ NOT_NORMALISABLE: dict[str, tuple[object, str]] = {
     "a module in a function": (lambda x: functional.prelu(x, torch.ones(1)), "pass the module itself"),
     "a class": (nn.Tanh, r"a module instance such as torch\.nn\.Tanh\(\), found <class"),
     "no function": (1.5, "found 1.5"),
+    "NumPy's": (np.tanh, r"tanh has no derivative that autograd could compute: .*numpy\(\).*of torch's operations"),
+    "what fails as it likes": (lambda x: {}[x.shape], r"could not be evaluated .*: torch.Size\(\[64\]\); expected"),
+    "random slope of a value that isn't": (lambda x: x + (x - x.detach()) * torch.rand_like(x), "between calls"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept")  # what NumPy makes of a tensor
 @pytest.mark.parametrize("name", NOT_NORMALISABLE)
 def test_errors_say_what_is_wrong(name: str) -> None:
     phi, message = NOT_NORMALISABLE[name]
@@ -428,6 +433,13 @@ def test_prelu_constants_are_those_at_construction() -> None:
         phi.weight.fill_(1.0)
     assert gpn(torch.tensor([-1.0])).item() == pytest.approx(gpn.b - gpn.a, rel=1e-6)
     assert [name for name, _ in gpn.named_parameters()] == ["phi.weight"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_scripted_functions_and_modules_work() -> None:
+    expected = gaussian_poincare_constants(torch.tanh)
+    assert gaussian_poincare_constants(torch.jit.script(nn.Tanh())) == expected
+    assert gaussian_poincare_constants(torch.jit.trace(torch.tanh, torch.ones(3))) == expected
 
 
 def test_in_place_modules_work() -> None:

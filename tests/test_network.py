@@ -190,6 +190,19 @@ def test_state_dict_and_copy_give_the_same_network() -> None:
         assert torch.equal(twin.eval()(x), net.eval()(x))
 
 
+@pytest.mark.parametrize("activation", [nn.RReLU(), nn.Softmax(dim=-1), nn.Dropout(0.1), nn.LayerNorm(8)])
+def test_an_activation_that_is_no_elementwise_function_is_refused(activation: nn.Module) -> None:
+    with pytest.raises(ValueError, match=type(activation).__name__):
+        BSNN(3, 2, width=8, depth=1, activation=activation)
+
+
+def test_the_activation_is_a_module_and_goes_where_the_network_is() -> None:
+    with pytest.raises(TypeError, match=r"activation: expected a module, say .*, found <built-in method tanh"):
+        BSNN(3, 2, width=8, depth=1, activation=torch.tanh)  # type: ignore[arg-type]
+    network = BSNN(3, 2, width=8, depth=1, activation=nn.PReLU(), dtype=torch.float64)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float64}
+
+
 def test_one_shared_activation_with_a_parameter_trains() -> None:
     net, (x, labels) = make(depth=3, activation=nn.PReLU().double()), batch()
     F.cross_entropy(net(x), labels).backward()

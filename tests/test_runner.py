@@ -41,14 +41,14 @@ class Nan(Plain):
 
 
 class Fuse(Plain):
-    """Blows after some calls."""
+    """Blows after some calls in training; what is only tried out is smaller."""
 
     def __init__(self, calls: int) -> None:
         super().__init__()
         self.calls = calls
 
     def forward(self, x: Tensor) -> Tensor:
-        self.calls -= 1
+        self.calls -= x.numel() > 100
         if self.calls < 0:
             raise RuntimeError("boom")
         return super().forward(x)

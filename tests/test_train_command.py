@@ -105,6 +105,7 @@ def test_same_command_twice_gives_the_same_record(tmp_path: Path) -> None:
         (("depth=-3",), "depth: expected a whole number >= 1, found -3."),
         (("seed=abc",), "Value 'abc' of type 'str' could not be converted to Integer"),
         (("+depht=4",), "did you mean depth?"),
+        (("activation.module._target_=torch.nn.RReLU",), "activation=tanh gpn=false: RReLU is not one elementwise"),
         (("results_dir=file",), "Not a directory; make it writable or choose another with results_dir=FOLDER"),
     ],
 )

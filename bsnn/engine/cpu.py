@@ -9,23 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import logging
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from bsnn.engine.functions import Function
-from bsnn.engine.passes import EPS, RUNNING, LayerState, Optimiser
+from bsnn.engine.functions import Family, Function, value_and_slope
+from bsnn.engine.library import load
+from bsnn.engine.passes import BOTTOM, EPS, RUNNING, LayerState, Optimiser
 
-log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("kernels.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-fPIC")
 
@@ -70,8 +64,14 @@ class CompiledPasses:
     no whole number of 64-byte vectors are multiplied by torch.
     """
 
-    def __init__(self, state: LayerState, functions: Sequence[Function], optimiser: Optimiser) -> None:
-        library = kernels()
+    def __init__(
+        self,
+        state: LayerState,
+        functions: Sequence[Function],
+        optimiser: Optimiser,
+        library: ctypes.CDLL | None = None,
+    ) -> None:
+        library = kernels() if library is None else library
         if library is None:
             raise RuntimeError("expected a C++ compiler, found none; use TorchPasses")
         self.state = state
@@ -157,48 +157,37 @@ def _layout(h: Sequence[Tensor]) -> tuple[int, int]:
     return h[0].data_ptr(), stride
 
 
-@functools.cache
 def kernels() -> ctypes.CDLL | None:
-    """The compiled library, from the cache or built now; None where that can't be done, with a line in the log."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if compiler is None:
-        log.warning("no C++ compiler found (g++, clang++ or CXX): the engine runs in plain torch, more slowly")
-        return None
-    key = hashlib.sha256("\n".join([SOURCE.read_text(), compiler, *FLAGS, _cpu()]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    path = cache / "bsnn" / "kernels" / f"{key}.so"
-    if not path.exists():
-        try:
-            _build(compiler, path)
-        except (OSError, subprocess.CalledProcessError) as error:
-            detail = getattr(error, "stderr", None) or str(error)
-            log.warning(
-                "%s can't build the engine's kernels: it runs in plain torch, more slowly (%s)",
-                compiler,
-                detail.strip(),
-            )
-            return None
-    library = ctypes.CDLL(str(path))
+    """The compiled library, see bsnn.engine.library; None where there is none."""
+    with _loading:  # stacks start side by side
+        return _kernels()
+
+
+_loading = threading.Lock()
+
+
+@functools.cache
+def _kernels() -> ctypes.CDLL | None:
+    return load(SOURCE, FLAGS, _prepare)
+
+
+def _prepare(kernels: ctypes.CDLL) -> None:
+    """Declare the functions, and compute something: an exception says that the library isn't what it should be."""
     for name, arguments in SIGNATURES.items():
         for suffix in ("f32", "f64"):
-            function = getattr(library, f"{name}_{suffix}")
+            function = getattr(kernels, f"{name}_{suffix}")
             function.argtypes, function.restype = arguments, None
-    return library
-
-
-def _build(compiler: str, path: Path) -> None:
-    log.info("building the engine's kernels for this CPU, once")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        built = Path(folder) / path.name
-        subprocess.run([compiler, *FLAGS, "-shared", "-o", built, SOURCE], check=True, capture_output=True, text=True)
-        built.replace(path)  # atomic: two processes may build at once
-
-
-def _cpu() -> str:
-    """What -march=native depends on: a cache on a shared disk serves several machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    for dtype in (torch.float32, torch.float64):
+        h = torch.linspace(-3, 3, 32, dtype=dtype).view(1, 2, 16)
+        state = LayerState(**{name: h.new_ones(0, 1, 2) for name in LayerState.__dataclass_fields__})
+        state.V = h.new_ones(0, 1, 2, 2)
+        for family in Family:
+            function_row = Function(family, p=0.5, q=1.5, a=2.0, b=0.25)
+            passes = CompiledPasses(state, [function_row], Optimiser(1.0, 0.0), kernels)
+            expected, expected_slope = value_and_slope(function_row, h)
+            value, slope = torch.empty_like(h), torch.ones_like(h)
+            passes.forward(BOTTOM, h.clone(), value)
+            passes.backward(BOTTOM, slope, h.clone(), torch.empty_like(h))
+            for found, right in ((value, expected), (slope, expected_slope)):
+                if not torch.allclose(found, right, rtol=1e-4, atol=1e-4):
+                    raise RuntimeError(f"the compiled {family.name.lower()} isn't right")

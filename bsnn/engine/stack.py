@@ -126,7 +126,7 @@ class Stack:
         activations: list[tuple[slice, ACTIVATIONS]] = []
         for _, group in groupby(range(len(self.cells)), key=lambda k: _function(self.cells[k])):
             members = list(group)
-            activations.append((slice(members[0], members[-1] + 1), _in_torch(self.cells[members[0]])))
+            activations.append((slice(members[0], members[-1] + 1), _in_torch(self.cells[members[0]], self.device)))
         return TorchPasses(self.layers, activations, self.optimiser)
 
     # --- a step ------------------------------------------------------------------------------------------------------
@@ -258,9 +258,9 @@ def _in_triton(
     return TritonPasses(layers, known, optimiser, precision="tf32" if cell.dtype == "tf32" else "ieee")
 
 
-def _in_torch(cell: Cell) -> ACTIVATIONS:
+def _in_torch(cell: Cell, device: torch.device) -> ACTIVATIONS:
     """phi and phi' of a cell's function: by formula where the engine knows it, else by autograd."""
-    activation = cell.make_activation()
+    activation = cell.make_activation().to(device, cell.torch_dtype)  # it may have buffers
     row = functions.function_of(activation)
     if row is not None:
         return lambda u: functions.value_and_slope(row, u)

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bsnn.activations import PAPER_ACTIVATIONS
 from bsnn.cell import Cell
 from bsnn.engine.cpu import CompiledPasses
 from bsnn.engine.passes import TorchPasses
-from bsnn.engine.stack import Stack, in_order
+from bsnn.engine.stack import Stack, _in_torch, in_order
 from bsnn.reference import ReferenceStack
 from bsnn.training import evaluate
 from tests.engine.cells import make_cell
@@ -185,6 +185,24 @@ def test_a_function_the_kernels_dont_know_is_trained_in_torch() -> None:
         stack.step(x_KBD, labels_KB, norms_LK)
         reference.step(x_KBD, labels_KB, expected_LK)
     assert relative(norms_LK, expected_LK) < 1e-12
+
+
+class Scaled(nn.Module):
+    """A function with a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.scale * x)
+
+
+def test_a_module_with_buffers_is_moved_to_the_device() -> None:
+    cell = make_cell("scaled", activation_module={"_target_": f"{__name__}.Scaled"})
+    meta = torch.device("meta")
+    value, slope = _in_torch(cell, meta)(torch.empty(2, 3, device=meta, dtype=torch.float64))
+    assert (value.device, slope.device, value.dtype) == (meta, meta, torch.float64)
 
 
 def test_gradient_norms_neither_under_nor_overflow() -> None:
