@@ -70,6 +70,8 @@ class CompiledPasses:
     no whole number of 64-byte vectors are multiplied by torch.
     """
 
+    way = "compiled"
+
     def __init__(self, state: LayerState, functions: Sequence[Function], optimiser: Optimiser) -> None:
         library = kernels()
         if library is None:
