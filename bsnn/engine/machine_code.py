@@ -74,6 +74,14 @@ class Code:
         """Loads and stores of spilled registers."""
         return count(self.loop, "LDL", "STL")
 
+    @property
+    def copies_ahead(self) -> int | None:
+        """Groups of asynchronous copies that may still be on their way when the loop goes on; None if it has none."""
+        if not count(self.loop, "LDGSTS"):
+            return None
+        waits = [name for name in self.loop if name.startswith("DEPBAR.LE SB0")]
+        return min((int(wait.split(",")[1], 16) for wait in waits), default=0)
+
     def executed(self, trips: int) -> Counter[str]:
         """Instructions of a warp: an upper count, as of the branches for each family of functions one is taken."""
         total = self.rest.copy()
@@ -167,7 +175,7 @@ def _instructions(listing: str) -> tuple[Counter[str], Counter[str]]:
         elif instruction := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(@\S+\s+)?([A-Z][\w.]*)(.*?);", line):
             guard, name, operands = instruction.groups()
             target = re.search(r"`\((\.L_x_\d+)\)", operands)
-            names.append(name)
+            names.append(f"{name}{operands}" if name.startswith("DEPBAR") else name)
             conditional.append(guard is not None or "P" in operands.split("`")[0])
             targets.append(target[1] if target else None)
     after: list[list[int]] = []
