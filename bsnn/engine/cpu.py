@@ -64,6 +64,8 @@ class CompiledPasses:
     no whole number of 64-byte vectors are multiplied by torch.
     """
 
+    way = "compiled"
+
     def __init__(
         self,
         state: LayerState,

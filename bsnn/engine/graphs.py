@@ -142,9 +142,7 @@ class _Epoch:
             # thread_local: what other threads ask of the GPU meanwhile is no error
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self._step(self.batch_size)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
+        except RuntimeError as error:  # out of memory, too: a graph wants some of its own
             self._stream = None
             log.warning("a step can't be captured as a CUDA graph (%s): it is launched kernel by kernel, slower", error)
             return

@@ -63,6 +63,8 @@ class Passes(Protocol):
     sums and the row's r one unit's business, and 64 samples are whole vectors where 100 units aren't.
     """
 
+    way: str  # its name in a record
+
     def forward(self, layer: int, h: Tensor, x_out: Tensor) -> None:
         """h: V x on entry, r V x on return; x_out = phi(u). Training mode: batch statistics, running ones updated."""
 
@@ -95,6 +97,8 @@ class FusedPasses(Passes, Protocol):
 
 class TorchPasses:
     """Any functions, any device."""
+
+    way = "torch"
 
     def __init__(
         self, state: LayerState, activations: Sequence[tuple[slice, ACTIVATIONS]], optimiser: Optimiser

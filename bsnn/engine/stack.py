@@ -26,7 +26,7 @@ from torch import Tensor
 from bsnn.activations import value_and_slope
 from bsnn.cell import Cell
 from bsnn.data import dataset_spec
-from bsnn.engine import functions
+from bsnn.engine import functions, gpu
 from bsnn.engine.cpu import CompiledPasses, kernels
 from bsnn.engine.passes import ACTIVATIONS, BOTTOM, FusedPasses, LayerState, Optimiser, Passes, TorchPasses
 from bsnn.reference import copy_parts, initial_network
@@ -120,7 +120,7 @@ class Stack:
             if self.device.type == "cpu" and kernels() is not None:
                 return CompiledPasses(self.layers, known, self.optimiser)
             if self.device.type == "cuda" and self.dtype == torch.float32:
-                passes = _in_triton(self.layers, known, self.optimiser, self.cells[0])
+                passes = gpu.passes(self.cells[0], self.layers, known, self.optimiser)
                 if passes is not None:
                     return passes
         activations: list[tuple[slice, ACTIVATIONS]] = []
@@ -128,6 +128,11 @@ class Stack:
             members = list(group)
             activations.append((slice(members[0], members[-1] + 1), _in_torch(self.cells[members[0]], self.device)))
         return TorchPasses(self.layers, activations, self.optimiser)
+
+    @property
+    def way(self) -> str:
+        """How its layers are computed: "compiled", "torch", or one of bsnn.engine.gpu's ways."""
+        return self.passes.way
 
     # --- a step ------------------------------------------------------------------------------------------------------
 
@@ -243,19 +248,6 @@ class Stack:
         for name, value, speed in parameters:
             yield name, value
             yield f"velocity.{name}", speed
-
-
-def _in_triton(
-    layers: LayerState, known: Sequence[functions.Function], optimiser: Optimiser, cell: Cell
-) -> Passes | None:
-    """The passes in Triton, where it is (not all builds of torch come with it) and works."""
-    try:
-        from bsnn.engine.triton_passes import TritonPasses, serves
-    except ImportError:
-        return None
-    if not serves(layers.V.device, cell.batch_size):
-        return None
-    return TritonPasses(layers, known, optimiser, precision="tf32" if cell.dtype == "tf32" else "ieee")
 
 
 def _in_torch(cell: Cell, device: torch.device) -> ACTIVATIONS:

@@ -3,8 +3,9 @@
 
 bsnn.engine.passes is the same in plain torch, with the formulas; tests compare the two. A program handles one member k
 and a block of units, for all samples of the batch: its sums over the batch are whole, it shares nothing with other
-members, and no result depends on the order in which programs run. A member's function is read from device memory, so
-one launch serves members of different functions; every program takes one branch.
+members, and no result depends on the order in which programs run. A member's function and whether it has batch norm
+are looked up by the program, so one compiled kernel serves all stacks of one shape, and a member's numbers can't depend
+on the kind of its neighbours.
 
 Shapes in names: K networks, L layers, N width, B batch. [K, N, B] and [K, N, N] are contiguous. BLOCK_B >= B is a power
 of two. N and B are compile-time constants: where N is a multiple of 4, though not of 16, 16-byte accesses still come
@@ -95,15 +96,15 @@ def _place(k, units, B: tl.constexpr, N: tl.constexpr, BLOCK_B: tl.constexpr):
 
 @triton.jit
 def _finish_forward(h, at, here, k, units, h_ptr, x_ptr, families, numbers, r, gamma, beta, mean, rstd, running_mean,
-                    running_var, first_bn, eps, running, B: tl.constexpr, N: tl.constexpr, BOTTOM: tl.constexpr,
-                    BATCH_NORM: tl.constexpr):  # fmt: skip
+                    running_var, first_bn, eps, running, B: tl.constexpr, N: tl.constexpr,
+                    BOTTOM: tl.constexpr):  # fmt: skip
     """From the product h = V x, 0 where not `here`, to h = r V x and phi(u), both written."""
     exists = units < N
     if not BOTTOM:
         h = h * tl.load(r + k * N + units, mask=exists, other=0.0)[:, None]
         tl.store(h_ptr + at, h, mask=here)
     u = h
-    if BATCH_NORM:  # noqa: SIM102 - known when compiling, the other is not
+    if not BOTTOM:  # noqa: SIM102 - known when compiling, the other is not
         if k >= first_bn:
             j = (k - first_bn) * N + units
             centre = tl.sum(h, axis=1) / B
@@ -124,10 +125,10 @@ def _finish_forward(h, at, here, k, units, h_ptr, x_ptr, families, numbers, r, g
 
 
 @triton.jit
-def _pre_activation(h, k, units, gamma, beta, mean, rstd, first_bn, N: tl.constexpr, BATCH_NORM: tl.constexpr):
+def _pre_activation(h, k, units, gamma, beta, mean, rstd, first_bn, N: tl.constexpr, BOTTOM: tl.constexpr):
     """u once more, from h and the forward pass's statistics."""
     u = h
-    if BATCH_NORM:  # noqa: SIM102 - known when compiling, the other is not
+    if not BOTTOM:  # noqa: SIM102 - known when compiling, the other is not
         if k >= first_bn:
             exists = units < N
             j = (k - first_bn) * N + units
@@ -140,17 +141,15 @@ def _pre_activation(h, k, units, gamma, beta, mean, rstd, first_bn, N: tl.conste
 @triton.jit
 def _finish_backward(error, at, here, k, units, h_ptr, error_ptr, x_ptr, families, numbers, r, gamma, beta,
                      gamma_velocity, beta_velocity, mean, rstd, radial, first_bn, learning_rate, momentum,
-                     B: tl.constexpr, N: tl.constexpr, BOTTOM: tl.constexpr, BATCH_NORM: tl.constexpr,
-                     WRITE_X: tl.constexpr):  # fmt: skip
-    """From error = dE/dx, 0 where not `here`, to r y, written; radial; SGD on gamma and beta; x, if asked for."""
+                     B: tl.constexpr, N: tl.constexpr, BOTTOM: tl.constexpr):  # fmt: skip
+    """From error = dE/dx, 0 where not `here`, to r y, written; radial; SGD on gamma and beta; x, written."""
     exists = units < N
     h = tl.load(h_ptr + at, mask=here, other=0.0)
-    u = _pre_activation(h, k, units, gamma, beta, mean, rstd, first_bn, N, BATCH_NORM)
+    u = _pre_activation(h, k, units, gamma, beta, mean, rstd, first_bn, N, BOTTOM)
     value, slope = _value_and_slope(u, k, families, numbers)
-    if WRITE_X:
-        tl.store(x_ptr + at, value, mask=here)
+    tl.store(x_ptr + at, value, mask=here)
     y = tl.where(here, error * slope, 0.0)
-    if BATCH_NORM:  # noqa: SIM102 - known when compiling, the other is not
+    if not BOTTOM:  # noqa: SIM102 - known when compiling, the other is not
         if k >= first_bn:
             j = (k - first_bn) * N + units
             inverse = tl.load(rstd + j, mask=exists, other=0.0)
@@ -174,40 +173,24 @@ def _finish_backward(error, at, here, k, units, h_ptr, error_ptr, x_ptr, familie
     tl.store(error_ptr + at, y, mask=here)
 
 
-@triton.jit
-def _sgd(product, v, V, velocity, along, at, here, learning_rate, momentum):
-    """SGD on a tile of weights with gradient = product - along v; the squares of its rows' gradients and new weights.
-
-    The gradient's are summed in float64: squares of float32 numbers below 1e-23 or above 1e19 are no float32 numbers.
-    """
-    gradient = product - along[:, None] * v
-    speed = momentum * tl.load(velocity + at, mask=here, other=0.0) + gradient
-    v = v - learning_rate * speed
-    tl.store(velocity + at, speed, mask=here)
-    tl.store(V + at, v, mask=here)
-    wide = tl.where(here, gradient, 0.0).to(tl.float64)
-    return tl.sum(wide * wide, axis=1), tl.sum(v * v, axis=1)
+# --- the passes ---
 
 
-# --- the four passes ---
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["first_bn"])
 def forward_kernel(h_ptr, x_ptr, families, numbers, r, gamma, beta, mean, rstd, running_mean, running_var, first_bn,
                    eps, running, B: tl.constexpr, N: tl.constexpr, BLOCK_B: tl.constexpr, OWN: tl.constexpr,
-                   BOTTOM: tl.constexpr, BATCH_NORM: tl.constexpr):  # fmt: skip
+                   BOTTOM: tl.constexpr):  # fmt: skip
     k = tl.program_id(1).to(tl.int64)
     units = tl.program_id(0) * OWN + tl.arange(0, OWN)
     at, here = _place(k, units, B, N, BLOCK_B)
     h = tl.load(h_ptr + at, mask=here, other=0.0)
     _finish_forward(h, at, here, k, units, h_ptr, x_ptr, families, numbers, r, gamma, beta, mean, rstd, running_mean,
-                    running_var, first_bn, eps, running, B, N, BOTTOM, BATCH_NORM)  # fmt: skip
+                    running_var, first_bn, eps, running, B, N, BOTTOM)  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_bn", "batch"])
 def evaluate_kernel(h_ptr, x_ptr, families, numbers, r, gamma, beta, running_mean, running_var, first_bn, eps, batch,
-                    N: tl.constexpr, BLOCK_B: tl.constexpr, OWN: tl.constexpr, BOTTOM: tl.constexpr,
-                    BATCH_NORM: tl.constexpr):  # fmt: skip
+                    N: tl.constexpr, BLOCK_B: tl.constexpr, OWN: tl.constexpr, BOTTOM: tl.constexpr):  # fmt: skip
     """A program handles BLOCK_B samples of any number."""
     k = tl.program_id(2).to(tl.int64)
     units = tl.program_id(1) * OWN + tl.arange(0, OWN)
@@ -218,7 +201,6 @@ def evaluate_kernel(h_ptr, x_ptr, families, numbers, r, gamma, beta, running_mea
     u = tl.load(h_ptr + at, mask=here, other=0.0)
     if not BOTTOM:
         u = u * tl.load(r + k * N + units, mask=exists, other=0.0)[:, None]
-    if BATCH_NORM:  # noqa: SIM102 - known when compiling, the other is not
         if k >= first_bn:
             j = (k - first_bn) * N + units
             variance = tl.load(running_var + j, mask=exists, other=0.0)
@@ -229,61 +211,27 @@ def evaluate_kernel(h_ptr, x_ptr, families, numbers, r, gamma, beta, running_mea
     tl.store(x_ptr + at, value, mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_bn"])
 def backward_kernel(error_ptr, h_ptr, x_ptr, families, numbers, r, gamma, beta, gamma_velocity, beta_velocity, mean,
                     rstd, radial, first_bn, learning_rate, momentum, B: tl.constexpr, N: tl.constexpr,
-                    BLOCK_B: tl.constexpr, OWN: tl.constexpr, BOTTOM: tl.constexpr,
-                    BATCH_NORM: tl.constexpr):  # fmt: skip
+                    BLOCK_B: tl.constexpr, OWN: tl.constexpr, BOTTOM: tl.constexpr):  # fmt: skip
     k = tl.program_id(1).to(tl.int64)
     units = tl.program_id(0) * OWN + tl.arange(0, OWN)
     at, here = _place(k, units, B, N, BLOCK_B)
     error = tl.load(error_ptr + at, mask=here, other=0.0)
     _finish_backward(error, at, here, k, units, h_ptr, error_ptr, x_ptr, families, numbers, r, gamma, beta,
-                     gamma_velocity, beta_velocity, mean, rstd, radial, first_bn, learning_rate, momentum, B, N, BOTTOM,
-                     BATCH_NORM, True)  # fmt: skip
+                     gamma_velocity, beta_velocity, mean, rstd, radial, first_bn, learning_rate, momentum, B, N,
+                     BOTTOM)  # fmt: skip
 
 
-@triton.jit
-def update_kernel(product_ptr, error_ptr, x_ptr, V, velocity, r, radial, norm_squares, learning_rate, momentum,
-                  B: tl.constexpr, N: tl.constexpr, BLOCK_B: tl.constexpr, OWN: tl.constexpr, STEP: tl.constexpr,
-                  STAGES: tl.constexpr, PRECISION: tl.constexpr, MULTIPLY: tl.constexpr):  # fmt: skip
-    """SGD on whole rows of V. The product (r y) x^T is read or, with MULTIPLY, computed here and never written."""
-    k = tl.program_id(1).to(tl.int64)
-    rows = tl.program_id(0) * OWN + tl.arange(0, OWN)
-    exists = rows < N
-    old = tl.load(r + k * N + rows, mask=exists, other=0.0)
-    along = old * old * tl.load(radial + k * N + rows, mask=exists, other=0.0)
-    if MULTIPLY:
-        at_y, y_here = _place(k, rows, B, N, BLOCK_B)
-        y = tl.load(error_ptr + at_y, mask=y_here, other=0.0)
-    gradients = tl.zeros((OWN,), tl.float64)
-    weights = tl.zeros((OWN,), tl.float32)
-    for start in tl.range(0, N, STEP, num_stages=STAGES):
-        columns = start + tl.arange(0, STEP)
-        at = k * (N * N) + rows[:, None] * N + columns[None, :]
-        here = exists[:, None] & (columns[None, :] < N)
-        if MULTIPLY:
-            at_x, x_here = _place(k, columns, B, N, BLOCK_B)
-            x = tl.load(x_ptr + at_x, mask=x_here, other=0.0)
-            product = tl.dot(y, tl.trans(x), input_precision=PRECISION)
-        else:
-            product = tl.load(product_ptr + at, mask=here, other=0.0)
-        v = tl.load(V + at, mask=here, other=0.0)
-        gradient_squares, weight_squares = _sgd(product, v, V, velocity, along, at, here, learning_rate, momentum)
-        gradients += gradient_squares
-        weights += weight_squares
-    tl.store(r + k * N + rows, tl.div_rn(1.0, tl.sqrt_rn(weights)), mask=exists)
-    tl.store(norm_squares + k * tl.num_programs(0) + tl.program_id(0), tl.sum(gradients, axis=0))
+# --- products with their passes ---
 
 
-# --- a layer in one kernel ---
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["first_bn"])
 def layer_forward_kernel(x_in, h_ptr, x_ptr, V, families, numbers, r, gamma, beta, mean, rstd, running_mean,
                          running_var, first_bn, eps, running, B: tl.constexpr, N: tl.constexpr, BLOCK_B: tl.constexpr,
-                         OWN: tl.constexpr, STEP: tl.constexpr, STAGES: tl.constexpr, PRECISION: tl.constexpr,
-                         BATCH_NORM: tl.constexpr):  # fmt: skip
+                         OWN: tl.constexpr, STEP: tl.constexpr, STAGES: tl.constexpr,
+                         PRECISION: tl.constexpr):  # fmt: skip
     """V x for a block of rows of V and the whole batch, then the forward pass on it. x_ptr is not x_in."""
     k = tl.program_id(1).to(tl.int64)
     units = tl.program_id(0) * OWN + tl.arange(0, OWN)
@@ -297,75 +245,96 @@ def layer_forward_kernel(x_in, h_ptr, x_ptr, V, families, numbers, r, gamma, bet
         product = tl.dot(v, x, product, input_precision=PRECISION)
     at, here = _place(k, units, B, N, BLOCK_B)
     _finish_forward(product, at, here, k, units, h_ptr, x_ptr, families, numbers, r, gamma, beta, mean, rstd,
-                    running_mean, running_var, first_bn, eps, running, B, N, False, BATCH_NORM)  # fmt: skip
+                    running_mean, running_var, first_bn, eps, running, B, N, False)  # fmt: skip
 
 
-@triton.jit
-def layer_backward_kernel(error_ptr, h_ptr, below_ptr, x_ptr, V, velocity, r, radial, row_squares, norm_squares,
-                          families, numbers, below_r, gamma, beta, gamma_velocity, beta_velocity, mean, rstd,
-                          below_radial, first_bn, learning_rate, momentum, B: tl.constexpr, N: tl.constexpr,
-                          BLOCK_B: tl.constexpr, OWN: tl.constexpr, STEP: tl.constexpr, STAGES: tl.constexpr,
-                          PRECISION: tl.constexpr, BOTTOM: tl.constexpr, BATCH_NORM: tl.constexpr,
-                          UPDATE: tl.constexpr):  # fmt: skip
-    """V^T (r y) for a block of columns of V, then the backward pass on it; with UPDATE also SGD on these columns, so
-    that V and velocity pass through once for a layer's whole way back.
+@triton.jit(do_not_specialize=["first_bn"])
+def layer_error_kernel(error_ptr, h_ptr, below_ptr, x_ptr, V, families, numbers, r, gamma, beta, gamma_velocity,
+                       beta_velocity, mean, rstd, radial, first_bn, learning_rate, momentum, B: tl.constexpr,
+                       N: tl.constexpr, BLOCK_B: tl.constexpr, OWN: tl.constexpr, STEP: tl.constexpr,
+                       STAGES: tl.constexpr, PRECISION: tl.constexpr, BOTTOM: tl.constexpr):  # fmt: skip
+    """V^T (r y) for a block of columns of V, then the backward pass on it.
 
-    error_ptr: r y of the layer. h_ptr: h of the layer below, from which come its output x, the layer's input, and at
-    the end its r y, below_ptr. below_r to below_radial are that layer's; BOTTOM says that it is not a constrained one.
-    With UPDATE x isn't written, and as a program sees a part of each row only, it leaves sums of squares: row_squares
-    [K, P, N] of the new weights and norm_squares [K, P] of the gradient, P programs for each member; norms_kernel adds
-    them up.
+    error_ptr: r y of the layer of V. h_ptr: h of the layer below, whose r y goes to below_ptr and whose output, the
+    input of V's layer, to x_ptr. r to radial are that layer's too; BOTTOM says that it is not a constrained one.
     """
     k = tl.program_id(1).to(tl.int64)
-    part = k * tl.num_programs(0) + tl.program_id(0)
     columns = tl.program_id(0) * OWN + tl.arange(0, OWN)
-    at, here = _place(k, columns, B, N, BLOCK_B)
-    if UPDATE:
-        h = tl.load(h_ptr + at, mask=here, other=0.0)
-        u = _pre_activation(h, k, columns, gamma, beta, mean, rstd, first_bn, N, BATCH_NORM)
-        x, _ = _value_and_slope(u, k, families, numbers)
-        x = tl.where(here, x, 0.0)
-        gradients = tl.zeros((STEP,), tl.float64)
     error = tl.zeros((OWN, BLOCK_B), tl.float32)
     for start in tl.range(0, N, STEP, num_stages=STAGES):
         rows = start + tl.arange(0, STEP)
-        exists = rows < N
         at_y, y_here = _place(k, rows, B, N, BLOCK_B)
         y = tl.load(error_ptr + at_y, mask=y_here, other=0.0)
         at_v = k * (N * N) + rows[:, None] * N + columns[None, :]
-        v_here = exists[:, None] & (columns[None, :] < N)
-        v = tl.load(V + at_v, mask=v_here, other=0.0)
+        v = tl.load(V + at_v, mask=(rows[:, None] < N) & (columns[None, :] < N), other=0.0)
         error = tl.dot(tl.trans(v), y, error, input_precision=PRECISION)
-        if UPDATE:
-            product = tl.dot(y, tl.trans(x), input_precision=PRECISION)
-            old = tl.load(r + k * N + rows, mask=exists, other=0.0)
-            along = old * old * tl.load(radial + k * N + rows, mask=exists, other=0.0)
-            gradient_squares, weight_squares = _sgd(product, v, V, velocity, along, at_v, v_here, learning_rate,
-                                                    momentum)  # fmt: skip
-            gradients += gradient_squares
-            tl.store(row_squares + part * N + rows, weight_squares, mask=exists)
-    if UPDATE:
-        tl.store(norm_squares + part, tl.sum(gradients, axis=0))
-    _finish_backward(error, at, here, k, columns, h_ptr, below_ptr, x_ptr, families, numbers, below_r, gamma, beta,
-                     gamma_velocity, beta_velocity, mean, rstd, below_radial, first_bn, learning_rate, momentum, B, N,
-                     BOTTOM, BATCH_NORM, not UPDATE)  # fmt: skip
+    at, here = _place(k, columns, B, N, BLOCK_B)
+    _finish_backward(error, at, here, k, columns, h_ptr, below_ptr, x_ptr, families, numbers, r, gamma, beta,
+                     gamma_velocity, beta_velocity, mean, rstd, radial, first_bn, learning_rate, momentum, B, N,
+                     BOTTOM)  # fmt: skip
 
 
 @triton.jit
-def norms_kernel(row_squares, norm_squares, r, norms, layer_stride, member_stride, parts, N: tl.constexpr,
-                 OWN: tl.constexpr, ROWS: tl.constexpr):  # fmt: skip
-    """norms[l, k] = |dE/dV|_F from the sums of its parts [L, K, P], and with ROWS r = 1 / |v| from [L, K, P, N]."""
+def update_kernel(product_ptr, error_ptr, x_ptr, V, velocity, r, radial, row_squares, norm_squares, learning_rate,
+                  momentum, B: tl.constexpr, N: tl.constexpr, OWN: tl.constexpr, STEP: tl.constexpr,
+                  STAGES: tl.constexpr, PRECISION: tl.constexpr, MULTIPLY: tl.constexpr):  # fmt: skip
+    """SGD on a tile of OWN x OWN weights, gradient = (r y) x^T - r^2 radial v.
+
+    With MULTIPLY the product is computed here, STEP samples at a time, from error_ptr, r y, and x_ptr, the layer's
+    input; otherwise it is read. A small K loop around few registers is what compiles well; V and velocity are asked for
+    before it and arrive meanwhile.
+
+    A program sees a part of each row, so it leaves sums of squares: row_squares [K, columns of tiles, N] of the new
+    weights and norm_squares [K, tiles] of the gradient; norms_kernel adds them up. The gradient's are summed in
+    float64: squares of float32 numbers below 1e-23 or above 1e19 are no float32 numbers.
+    """
+    k = tl.program_id(2).to(tl.int64)
+    rows = tl.program_id(1) * OWN + tl.arange(0, OWN)
+    columns = tl.program_id(0) * OWN + tl.arange(0, OWN)
+    exists = rows < N
+    at = k * (N * N) + rows[:, None] * N + columns[None, :]
+    here = exists[:, None] & (columns[None, :] < N)
+    v = tl.load(V + at, mask=here, other=0.0)
+    speed = tl.load(velocity + at, mask=here, other=0.0)
+    if MULTIPLY:
+        product = tl.zeros((OWN, OWN), tl.float32)
+        for start in tl.range(0, B, STEP, num_stages=STAGES):
+            samples = start + tl.arange(0, STEP)
+            at_y = k * (N * B) + rows[:, None] * B + samples[None, :]
+            y = tl.load(error_ptr + at_y, mask=exists[:, None] & (samples[None, :] < B), other=0.0)
+            at_x = k * (N * B) + columns[None, :] * B + samples[:, None]
+            x = tl.load(x_ptr + at_x, mask=(columns[None, :] < N) & (samples[:, None] < B), other=0.0)
+            product = tl.dot(y, x, product, input_precision=PRECISION)
+    else:
+        product = tl.load(product_ptr + at, mask=here, other=0.0)
+    old = tl.load(r + k * N + rows, mask=exists, other=0.0)
+    along = old * old * tl.load(radial + k * N + rows, mask=exists, other=0.0)
+    gradient = product - along[:, None] * v
+    speed = momentum * speed + gradient
+    v = v - learning_rate * speed
+    tl.store(velocity + at, speed, mask=here)
+    tl.store(V + at, v, mask=here)
+    part = k * tl.num_programs(0) + tl.program_id(0)
+    tl.store(row_squares + part * N + rows, tl.sum(v * v, axis=1), mask=exists)
+    wide = tl.where(here, gradient, 0.0).to(tl.float64)
+    squares = tl.sum(tl.sum(wide * wide, axis=1), axis=0)
+    tl.store(norm_squares + part * tl.num_programs(1) + tl.program_id(1), squares)
+
+
+@triton.jit(do_not_specialize=["layer_stride", "member_stride"])
+def norms_kernel(row_squares, norm_squares, r, norms, layer_stride, member_stride, PARTS: tl.constexpr,
+                 TILES: tl.constexpr, N: tl.constexpr, OWN: tl.constexpr):  # fmt: skip
+    """r = 1 / |v| and norms[l, k] = |dE/dV|_F from sums of squares of parts: [L, K, PARTS, N] and [L, K, PARTS^2].
+    TILES >= PARTS^2 is a power of two."""
     k, layer = tl.program_id(1), tl.program_id(2)
     member = layer.to(tl.int64) * tl.num_programs(1) + k
-    if ROWS:
-        units = tl.program_id(0) * OWN + tl.arange(0, OWN)
-        exists = units < N
-        squares = tl.zeros((OWN,), tl.float32)
-        for part in range(parts):
-            squares += tl.load(row_squares + (member * parts + part) * N + units, mask=exists, other=0.0)
-        tl.store(r + member * N + units, tl.div_rn(1.0, tl.sqrt_rn(squares)), mask=exists)
+    units = tl.program_id(0) * OWN + tl.arange(0, OWN)
+    exists = units < N
+    squares = tl.zeros((OWN,), tl.float32)
+    for part in range(PARTS):
+        squares += tl.load(row_squares + (member * PARTS + part) * N + units, mask=exists, other=0.0)
+    tl.store(r + member * N + units, tl.div_rn(1.0, tl.sqrt_rn(squares)), mask=exists)
     if tl.program_id(0) == 0:
-        total = tl.load(norm_squares + member * parts)
-        for part in range(1, parts):
-            total += tl.load(norm_squares + member * parts + part)
-        tl.store(norms + layer * layer_stride + k * member_stride, tl.sqrt(total))
+        tiles = tl.arange(0, TILES)
+        parts = tl.load(norm_squares + member * PARTS * PARTS + tiles, mask=tiles < PARTS * PARTS, other=0.0)
+        tl.store(norms + layer * layer_stride + k * member_stride, tl.sqrt(tl.sum(parts, axis=0)))

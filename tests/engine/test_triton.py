@@ -20,7 +20,7 @@ from bsnn.engine.passes import ACTIVATIONS, BOTTOM, LayerState, Optimiser, Torch
 from bsnn.engine.stack import Stack, in_order
 
 pytest.importorskip("triton")
-from bsnn.engine.triton_passes import MOST_SAMPLES, Fusion, Tile, TritonPasses, serves
+from bsnn.engine.triton_passes import MOST_SAMPLES, Fusion, Tile, TritonPasses
 from tests.engine.cells import make_cell
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -38,13 +38,11 @@ TILES = {
     "forward": Tile(32),
     "evaluate": Tile(32),
     "backward": Tile(16),
-    "update": Tile(16, 32),
-    "product_update": Tile(32, 32),
+    "update": Tile(32, 16),
     "layer_forward": Tile(32, 32),
-    "layer_backward": Tile(32, 32),
     "layer_error": Tile(32, 32),
 }
-FUSIONS = [Fusion("pass", "pass"), Fusion("layer", "layer"), Fusion("layer", "pair"), Fusion("pass", "update")]
+FUSIONS = [Fusion("layer", "layer"), Fusion("pass", "pass")]
 
 
 @pytest.fixture(autouse=True)
@@ -205,9 +203,9 @@ def test_product_update() -> None:
     error, x = normal(K, N, 13, seed=31), normal(K, N, 13, seed=33)
     norms = torch.zeros(2, L, K, dtype=torch.float64, device=DEVICE)
     for layer in range(L):
-        squares = passes.product_update(layer, error.float(), x.float())
+        passes.product_update(layer, error.float(), x.float())
         exact.update(layer, error @ x.mT, norms[1, layer])
-    passes.finish(norms[0], squares)
+    passes.finish(norms[0], slice(None))
     close(norms[0], norms[1], "norms", 1e-6)
     all_close(passes.state, exact.state)
 
@@ -224,7 +222,8 @@ def test_norms_neither_underflow_nor_overflow(scale: float) -> None:
     expected = torch.linalg.vector_norm(product.double(), dim=(1, 2))
     norms = torch.zeros(L, K, dtype=torch.float64, device=DEVICE)
     passes, _ = pair(given, optimiser=Optimiser(0.0, 0.5))
-    passes.finish(norms, passes.product_update(L - 1, product, x))
+    passes.product_update(L - 1, product, x)
+    passes.finish(norms[L - 1 :], slice(L - 1, L))
     torch.testing.assert_close(norms[L - 1], expected, rtol=1e-6, atol=0)
     full = torch.zeros(K, N, N, device=DEVICE)
     full[:, :, :8] = product
@@ -277,7 +276,7 @@ def test_layers_forward_and_back(fusion: Fusion) -> None:
         all_close(passes.state, exact.state, 2e-5)
 
 
-@pytest.mark.parametrize(("fusion", "sick"), [(FUSIONS[1], 1), (FUSIONS[1], K - 1), (FUSIONS[2], 2), (FUSIONS[3], 3)])
+@pytest.mark.parametrize(("fusion", "sick"), [(FUSIONS[0], 1), (FUSIONS[0], K - 1), (FUSIONS[1], 2)])
 def test_a_member_that_is_nan_changes_no_bit_of_the_others(fusion: Fusion, sick: int) -> None:
     h = [normal(K, N, 8, seed=40 + layer).float() for layer in range(L + 1)]
     error = normal(K, N, 8, seed=50).float()
@@ -316,8 +315,6 @@ def test_what_it_does_not_take() -> None:
         TritonPasses(given, FUNCTIONS, SGD)
     with pytest.raises(ValueError, match=r"precision: expected one of ieee, .*, found 'half'"):
         TritonPasses(cast(given, torch.float32), FUNCTIONS, SGD, precision="half")
-    assert serves(DEVICE, 64)
-    assert not serves(DEVICE, MOST_SAMPLES + 1)
     passes, _ = pair(given)
     h = torch.zeros(K, N, MOST_SAMPLES + 1, device=DEVICE)
     with pytest.raises(ValueError, match="expected at most 1024 samples in a batch, found 1025"):
@@ -365,7 +362,7 @@ def train_both(single: Stack, double: Stack, steps: int, batch: int, tolerance: 
         assert torch.equal(correct.cpu(), expected_correct)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS[:2], ids=lambda fusion: f"{fusion.forward}-{fusion.backward}")
+@pytest.mark.parametrize("fusion", FUSIONS, ids=lambda fusion: f"{fusion.forward}-{fusion.backward}")
 def test_steps_of_a_stack(fusion: Fusion) -> None:
     """Tiles as they are chosen where nobody says otherwise."""
     single = injected(cells(), DEVICE, fusion=fusion)

@@ -1,0 +1,135 @@
+"""Which way a stack takes on a GPU: Triton's kernels where they work and are right, plain torch elsewhere.
+
+The ways, by the names that `Stack.way` gives and BSNN_GPU_WAY asks for:
+
+    triton-tf32x3   float32 cells: products of three products on tensor cores, as good as float32
+                    (scripts.kernel_report --precision shows it)
+    triton-ieee     float32 cells: exact float32 products
+    triton-tf32     cells of dtype tf32
+    torch           everything
+
+A float32 cell's first choice is tf32x3 on GPUs whose tensor cores are faster that way than float32's units, else ieee.
+A way is tried once for each shape: bsnn.engine.selfcheck compares it with float64. If it can't be compiled or launched
+there, or is wrong, one line in the log says so, and the next best is tried.
+
+BSNN_GPU_WAY=triton-ieee asks for exact float32, BSNN_GPU_WAY=torch for no kernels of our own. Neither is part of a
+cell's identity, as both compute in float32; the record says which way was taken.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from bsnn.cell import Cell
+from bsnn.engine.functions import Function
+from bsnn.engine.passes import LayerState, Optimiser, Passes
+from bsnn.errors import UserError
+
+log = logging.getLogger(__name__)
+VARIABLE = "BSNN_GPU_WAY"
+FLOAT32 = ("triton-tf32x3", "triton-ieee", "torch")
+# compute capabilities whose tf32 products are more than three times as fast as float32's: A100, H100 and H200, B200
+TENSOR_CORES = {(8, 0), (9, 0), (10, 0), (10, 3)}
+
+
+def passes(cell: Cell, state: LayerState, functions: Sequence[Function], optimiser: Optimiser) -> Passes | None:
+    """The passes of a float32 or tf32 stack on a GPU, shaped like `cell`; None for plain torch."""
+    device = state.V.device
+    for way in ways(cell, device):
+        if way != "torch" and _works(way, device, _shape(cell)):
+            return _make(way, state, functions, optimiser)
+    return None
+
+
+def ways(cell: Cell, device: torch.device) -> tuple[str, ...]:
+    """What to try, best first. Raises UserError for an unknown BSNN_GPU_WAY."""
+    if cell.dtype == "tf32":
+        first: tuple[str, ...] = ("triton-tf32", "torch")
+    elif torch.cuda.get_device_capability(device) in TENSOR_CORES:
+        first = FLOAT32
+    else:
+        first = FLOAT32[1:]
+    asked = os.environ.get(VARIABLE)
+    if not asked:
+        return first
+    if asked not in FLOAT32:
+        raise UserError(f"{VARIABLE}: expected one of {', '.join(FLOAT32)}, found {asked!r}.")
+    if asked == "torch" or cell.dtype == "tf32":
+        return first[first.index("torch") :] if asked == "torch" else first
+    return FLOAT32[FLOAT32.index(asked) :]
+
+
+def _make(way: str, state: LayerState, functions: Sequence[Function], optimiser: Optimiser) -> Passes:
+    from bsnn.engine.triton_passes import TritonPasses
+
+    return TritonPasses(state, functions, optimiser, precision=way.removeprefix("triton-"))
+
+
+def _shape(cell: Cell) -> Cell:
+    """What is the same for all cells whose kernels are the same."""
+    return replace(cell, activation="", activation_module={}, gpn=False, batch_norm=False, seed=0, depth=2, epochs=1,
+                   max_steps=None, evaluations_per_epoch=1, learning_rate=0.1, momentum=0.5,
+                   initialisation="orthogonal")  # fmt: skip
+
+
+_tried: dict[tuple[str, torch.device, str], bool] = {}
+
+
+def _works(way: str, device: torch.device, shape: Cell) -> bool:
+    key = (way, device, shape.hash)
+    if key not in _tried:
+        reason = _reason_against(way, device, shape)
+        _tried[key] = reason is None
+        if reason is not None:
+            log.warning("%s is not used for width %d, batches of %d: %s", way, shape.width, shape.batch_size, reason)
+    return _tried[key]
+
+
+def _reason_against(way: str, device: torch.device, shape: Cell) -> str | None:
+    """Why a way can't be taken there, in words; None if it can. Raises UserError if the GPU is lost on the way, and
+    torch.OutOfMemoryError."""
+    reason = _unsupported(device)
+    if reason is not None:
+        return reason
+    from bsnn.engine import selfcheck
+    from bsnn.engine.triton_passes import MOST_SAMPLES
+
+    if shape.batch_size > MOST_SAMPLES:
+        return f"its kernels take batches of at most {MOST_SAMPLES}"
+    log.info("comparing %s with float64, once for this shape; its kernels are compiled for it", way)
+    try:
+        return selfcheck.disagreement(shape, device, way.removeprefix("triton-"), functools.partial(_make, way))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # no compiler, a driver too old, a GPU that Triton doesn't know: all raise their own
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+    try:
+        torch.ones(1, device=device).item()
+    except RuntimeError as error:
+        raise UserError(
+            f"The GPU stopped answering while {way} was tried on it ({_first_line(error)}). "
+            f"Run again with {VARIABLE}=torch, or with device=cpu."
+        ) from error
+    return reason
+
+
+def _unsupported(device: torch.device) -> str | None:
+    if torch.version.hip is not None:
+        return "the kernels are written for NVIDIA's GPUs, and this is one of AMD's"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return f"{torch.cuda.get_device_name(device)} is older than the kernels expect, compute capability 8.0"
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return "Triton is not installed (pip install triton)"
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
