@@ -143,7 +143,8 @@ class CompiledPasses:
                 self.update(layer, product, norms_LK[layer])
                 error, spare = spare, error
             return error
-        size = (batch + ROWS) * (-(-self.width // self._vector) * self._vector)
+        panel = 4 * self._vector
+        size = (-(-self.width // panel) * panel + self._vector) * batch + ROWS * panel
         if self._scratch.numel() < size:
             self._scratch = self.state.V.new_empty(size)
         assert norms_LK.is_contiguous()

@@ -8,6 +8,10 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
+#ifdef __unix__
+#include <unistd.h>
+#endif
 #ifdef __AVX512F__
 #include <immintrin.h>
 #endif
@@ -260,38 +264,50 @@ void evaluate_rows(const F &f, const FunctionRow &function, const Unit<T> &unit,
   }
 }
 
-// error: dE/dx of the layer's output on entry, r y on return, y = dE/dh. Also radial_i = sum_b y_ib h_ib, the layer's
-// output x = phi(u) anew, and SGD on gamma and beta.
+// On the way back: x = phi(u) anew, and slope = dx/du.
 template <typename T, typename F>
-void backward_rows(const F &f, const FunctionRow &function, const Unit<T> &unit, const Numbers &n, int64_t B,
-                   int64_t first, int64_t last, T *error, const T *h, T *x) {
-  const T a = T(function.a), b = T(function.b), rate = T(n.learning_rate), mu = T(n.momentum);
+void activate_rows(const F &f, const FunctionRow &function, const Unit<T> &unit, int64_t B, int64_t first, int64_t last,
+                   const T *h, T *x, T *slope) {
+  const T a = T(function.a), b = T(function.b);
   for (int64_t i = first; i < last; ++i) {
     const T *hi = h + i * B;
-    T *ei = error + i * B, *xi = x + i * B;
+    T *xi = x + (i - first) * B, *si = slope + i * B;
+    const T centre = unit.gamma ? unit.mean[i] : T(0), scale = unit.gamma ? unit.rstd[i] * unit.gamma[i] : T(1);
+    const T shift = unit.gamma ? unit.beta[i] : T(0);
+    along<T>(B, [&](int64_t l, auto part) {
+      const V<T> u = part.load(hi + l);
+      V<T> value, derivative;
+      f.both(unit.gamma ? (u - centre) * scale + shift : u, value, derivative);
+      part.store(xi + l, a * value + b);
+      part.store(si + l, a * derivative);
+    });
+  }
+}
+
+// error: dE/dx of the layer's output on entry, r y on return, y = dE/dh. Also radial_i = sum_b y_ib h_ib, and SGD on
+// gamma and beta.
+template <typename T>
+void backward_rows(const Unit<T> &unit, const Numbers &n, int64_t B, int64_t first, int64_t last, T *error, const T *h,
+                   const T *slope) {
+  const T rate = T(n.learning_rate), mu = T(n.momentum);
+  for (int64_t i = first; i < last; ++i) {
+    const T *hi = h + i * B, *si = slope + i * B;
+    T *ei = error + i * B;
     const T ri = unit.r ? unit.r[i] : T(1);
     V<T> sum = {};
     if (!unit.gamma) {
       along<T>(B, [&](int64_t l, auto part) {
-        const V<T> u = part.load(hi + l);
-        V<T> value, slope;
-        f.both(u, value, slope);
-        part.store(xi + l, a * value + b);
-        const V<T> y = part.load(ei + l) * (a * slope);
-        sum += part.for_sum(y * u);
+        const V<T> y = part.load(ei + l) * part.load(si + l);
+        sum += part.for_sum(y * part.load(hi + l));
         part.store(ei + l, y * ri);
       });
       if (unit.radial) unit.radial[i] = sum_of<T>(sum);
       continue;
     }
-    const T centre = unit.mean[i], inverse = unit.rstd[i], scale = inverse * unit.gamma[i], shift = unit.beta[i];
+    const T centre = unit.mean[i], inverse = unit.rstd[i], scale = inverse * unit.gamma[i];
     V<T> gammas = {}, betas = {};
     along<T>(B, [&](int64_t l, auto part) {
-      const V<T> centred = part.load(hi + l) - centre;
-      V<T> value, slope;
-      f.both(centred * scale + shift, value, slope);
-      part.store(xi + l, a * value + b);
-      const V<T> g = part.load(ei + l) * (a * slope);
+      const V<T> centred = part.load(hi + l) - centre, g = part.load(ei + l) * part.load(si + l);
       part.store(ei + l, g);
       betas += part.for_sum(g);
       gammas += part.for_sum(g * (centred * inverse));
@@ -356,12 +372,12 @@ template <typename T> struct Length {  // of a row, in the row's own precision
   }
 };
 
-// SGD on one row of V: gradient = product - r^2 radial v; velocity = momentum velocity + gradient; v -= rate velocity;
-// r = 1 / |v|. Adds |gradient|^2 to `squares`.
+// SGD on N numbers of a row of V: gradient = product - r^2 radial v; velocity = momentum velocity + gradient;
+// v -= rate velocity. Adds the new v to `length` and |gradient|^2 to `squares`.
 template <typename T>
-void update_row(const Numbers &n, int64_t N, const T *product, T *v, T *velocity, T &r, T radial, SquareSum &squares) {
-  const T rate = T(n.learning_rate), mu = T(n.momentum), along_v = r * r * radial;
-  Length<T> length;
+void update_part(const Numbers &n, int64_t N, const T *product, T *v, T *velocity, T along_v, Length<T> &length,
+                 SquareSum &squares) {
+  const T rate = T(n.learning_rate), mu = T(n.momentum);
   int64_t j = 0;
   auto advance = [&](auto old) {  // by as many numbers as the type of `old` holds
     decltype(old) gradient, speed;
@@ -380,7 +396,6 @@ void update_row(const Numbers &n, int64_t N, const T *product, T *v, T *velocity
   while (j + Simd<T>::width <= N) advance(V<T>{});
   while (j + Simd<T>::width / 4 <= N) advance(typename Quarter<T>::V{});
   while (j < N) advance(T{});
-  r = T(1) / length.total();
 }
 
 // --- products ---
@@ -392,62 +407,116 @@ constexpr int COLUMNS = 4;
 #else
 constexpr int COLUMNS = 1;
 #endif
+constexpr int64_t BLOCKS = 4 / COLUMNS;                                   // side by side in a panel:
+template <typename T> constexpr int64_t PANEL = 4 * Simd<T>::width;  // columns of a product that are taken together
 
-// c[i][w] = sum_k left[i * row + k * step] right[k * stride + w]: R rows, C vectors. `ahead` is memory that will be
-// wanted soon, `lines` cache lines of it, fetched by the way.
-template <typename T, int R, int C>
-inline void block(int64_t length, const T *left, int64_t row, int64_t step, const T *right, int64_t stride,
-                  V<T> (&c)[R][C], const void *ahead, int64_t lines) {
-  const char *line = static_cast<const char *>(ahead);
-  for (int64_t k = 0; k < length; ++k) {
-    if (k < lines) __builtin_prefetch(line + 64 * k, 0, 2);
-    V<T> b[C];
-#pragma GCC unroll 8
-    for (int w = 0; w < C; ++w) std::memcpy(&b[w], right + k * stride + w * Simd<T>::width, sizeof b[w]);
-#pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) {
-      const T a = left[i * row + k * step];
-#pragma GCC unroll 8
-      for (int w = 0; w < C; ++w) c[i][w] += a * b[w];
-    }
-  }
+inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t parts(int64_t length, int64_t most) { return (length + most - 1) / most; }  // at most so long
+inline int64_t even(int64_t length, int64_t most, int64_t unit) {  // the parts' length, a multiple of `unit`
+  return parts(parts(length, parts(length, most)), unit) * unit;
 }
+
+// Memory that will be wanted soon is fetched while products are computed, a line every so many steps of theirs: few
+// lines can be on their way at a time, and in a burst they would keep the products from their own.
+class Ahead {
+  static constexpr int64_t NEVER = INT64_MAX;
+  struct Piece {
+    const char *at, *end;
+  } pieces[3] = {};
+  int count = 0, current = 0;
+  int64_t lines = 0;
+
+ public:
+  int64_t every = 0, due = NEVER;  // steps from one line to the next, and until the next
+
+  template <typename T> void add(const T *from, int64_t numbers) {
+    const int64_t bytes = numbers * static_cast<int64_t>(sizeof(T));
+    const char *at = reinterpret_cast<const char *>(from);
+    pieces[count++] = {at, at + bytes};
+    lines += bytes / 64;
+  }
+  void during(int64_t steps) {
+    if (lines) every = steps > lines ? steps / lines : 1, due = 0;
+  }
+  const char *line() {
+    if (pieces[current].at >= pieces[current].end) {
+      if (current + 1 < count)
+        ++current;
+      else
+        due = NEVER;
+    }
+    return pieces[current].at;
+  }
+  void done(const char *line, int64_t due_then) { pieces[current].at = line, due = due_then; }
+};
 
 template <int N> struct Count {
   static constexpr int value = N;
 };
 
-// The product's rows x columns numbers (whole vectors) into `out`, or added to what is there.
-template <typename T>
-void product_rows(int64_t rows, int64_t columns, int64_t length, const T *left, int64_t row, int64_t step,
-                  const T *right, int64_t stride, T *out, bool add, const void *ahead, int64_t lines) {
-  const char *line = static_cast<const char *>(ahead);
-  auto with = [&](auto r, auto c, int64_t i, int64_t j) {
-    constexpr int R = decltype(r)::value, C = decltype(c)::value;
-    V<T> sums[R][C];
+// out[i][j] = sum_k left(i, k) right[k * stride + j], added to what is there if `add`: R rows, C vectors.
+// left(i, k) is left[i * row + k], or with DOWN left[k * row + i].
+template <typename T, int R, int C, bool DOWN>
+void block(int64_t length, const T *left, int64_t row, const T *right, int64_t stride, T *out, int64_t out_stride,
+           bool add, Ahead &ahead) {
+  V<T> sums[R][C];
+  if (add) {
 #pragma GCC unroll 8
-    for (int u = 0; u < R; ++u)
-#pragma GCC unroll 8
-      for (int w = 0; w < C; ++w) {
-        sums[u][w] = V<T>{};
-        if (add) std::memcpy(&sums[u][w], out + (i + u) * columns + j + w * Simd<T>::width, sizeof sums[u][w]);
-      }
-    const int64_t fetched = lines < length ? lines : length;
-    block<T, R, C>(length, left + i * row, row, step, right + j, stride, sums, line, fetched);
-    line += 64 * fetched, lines -= fetched;
-#pragma GCC unroll 8
-    for (int u = 0; u < R; ++u)
+    for (int i = 0; i < R; ++i)
 #pragma GCC unroll 8
       for (int w = 0; w < C; ++w)
-        std::memcpy(out + (i + u) * columns + j + w * Simd<T>::width, &sums[u][w], sizeof sums[u][w]);
-  };
+        std::memcpy(&sums[i][w], out + i * out_stride + w * Simd<T>::width, sizeof sums[i][w]);
+  } else {
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
+      for (int w = 0; w < C; ++w) sums[i][w] = V<T>{};
+  }
+  const char *line = ahead.line();
+  int64_t due = ahead.due;
+  const int64_t every = ahead.every;
+  for (int64_t k = 0; k < length; ++k) {
+    if (k == due) {
+      __builtin_prefetch(line);
+      line += 64, due += every;
+    }
+    V<T> b[C];
+#pragma GCC unroll 8
+    for (int w = 0; w < C; ++w) std::memcpy(&b[w], right + w * Simd<T>::width, sizeof b[w]);
+    right += stride;
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i) {
+      const T a = DOWN ? left[i] : left[i * row];
+#pragma GCC unroll 8
+      for (int w = 0; w < C; ++w) sums[i][w] += a * b[w];
+    }
+    left += DOWN ? row : 1;
+  }
+  ahead.done(line, due - length);
+  asm("" : "+r"(out), "+r"(out_stride));  // addresses are worked out here, not kept from above: there is no room
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
+    for (int w = 0; w < C; ++w)
+      std::memcpy(out + i * out_stride + w * Simd<T>::width, &sums[i][w], sizeof sums[i][w]);
+}
+
+// The same for any number of rows and of whole vectors.
+template <typename T, bool DOWN>
+void product(int64_t rows, int64_t columns, int64_t length, const T *left, int64_t row, const T *right, int64_t stride,
+             T *out, int64_t out_stride, bool add, Ahead &ahead) {
   auto across = [&](auto r, int64_t i) {
+    constexpr int R = decltype(r)::value;
+    auto with = [&](auto c, int64_t j) {
+      block<T, R, decltype(c)::value, DOWN>(length, left + (DOWN ? i : i * row), row, right + j, stride,
+                                            out + i * out_stride + j, out_stride, add, ahead);
+    };
     int64_t j = 0;
-    for (; j + COLUMNS * Simd<T>::width <= columns; j += COLUMNS * Simd<T>::width) with(r, Count<COLUMNS>{}, i, j);
+    for (; j + COLUMNS * Simd<T>::width <= columns; j += COLUMNS * Simd<T>::width) with(Count<COLUMNS>{}, j);
     const int64_t left_over = (columns - j) / Simd<T>::width;
-    if (left_over == 3) with(r, Count<3>{}, i, j);
-    if (left_over == 2) with(r, Count<2>{}, i, j);
-    if (left_over == 1) with(r, Count<1>{}, i, j);
+    if (left_over == 3) with(Count<3>{}, j);
+    if (left_over == 2) with(Count<2>{}, j);
+    if (left_over == 1) with(Count<1>{}, j);
   };
   int64_t i = 0;
   for (; i + ROWS <= rows; i += ROWS) across(Count<ROWS>{}, i);
@@ -494,33 +563,43 @@ template <> inline void transpose_square<float>(V<float> (&v)[16]) {
 }
 #endif
 
-// [rows][columns] to [columns][stride], zeros in what is left of the stride.
-template <typename T> void transpose(int64_t rows, int64_t columns, const T *in, T *out, int64_t stride) {
+// A vector's width of rows of x, from row `first` on, into the panels of x^T: [panels][B][PANEL].
+template <typename T> void transpose(int64_t first, int64_t rows, int64_t B, const T *x, T *panels) {
   constexpr int64_t side = Simd<T>::width;
-  for (int64_t i = 0; i < stride; i += side)
-    for (int64_t j = 0; j < columns; j += side) {
-      V<T> square[side];
-      for (int64_t u = 0; u < side; ++u) {
-        square[u] = V<T>{};
-        if (i + u < rows) std::memcpy(&square[u], in + (i + u) * columns + j, sizeof square[u]);
-      }
-      transpose_square<T>(square);
-      for (int64_t w = 0; w < side; ++w) std::memcpy(out + (j + w) * stride + i, &square[w], sizeof square[w]);
+  T *out = panels + first / PANEL<T> * PANEL<T> * B + first % PANEL<T>;
+  for (int64_t j = 0; j < B; j += side) {
+    V<T> square[side];
+    for (int64_t u = 0; u < side; ++u) {
+      square[u] = V<T>{};
+      if (u < rows) std::memcpy(&square[u], x + u * B + j, sizeof square[u]);
     }
+    transpose_square<T>(square);
+    for (int64_t w = 0; w < side; ++w) std::memcpy(out + (j + w) * PANEL<T>, &square[w], sizeof square[w]);
+  }
 }
 
 // --- a network's layers, products included; B a whole number of vectors ---
 
-template <typename T> inline int64_t lines_of(int64_t numbers) {
-  return numbers * static_cast<int64_t>(sizeof(T)) / 64;
+// Rows of V that are taken at a time, while the next are fetched: few enough for the second-level cache, many enough for
+// what is read again for each such part not to count.
+constexpr int64_t MOST_ROWS = 96;
+
+// Rows of x that a product goes through at a time. 128 are 32 KiB; a first-level cache that holds them besides the rest
+// spares the second-level one most of its reads. A smaller one isn't worth the sums' way to memory and back.
+inline int64_t most_length(int64_t N) {
+#ifdef _SC_LEVEL1_DCACHE_SIZE
+  static const long cache = sysconf(_SC_LEVEL1_DCACHE_SIZE);
+  if (cache >= 48 * 1024) return 128;
+#endif
+  return N;
 }
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // From x, the lowest layer's input, to h[1], ..., h[depth]; h_stride numbers apart. x and spare serve in turn.
 template <typename T>
 void forward_layers(const Shape &s, const FunctionRow *functions, const Layers<T> &layers, const Numbers &n,
                     int64_t depth, T *h, int64_t h_stride, T *x, T *spare, bool training) {
-  const int64_t B = s.batch, N = s.width;
+  const int64_t B = s.batch, N = s.width, panels = parts(B, PANEL<T>);
+  const int64_t rows = even(N, MOST_ROWS, ROWS), length = even(N, most_length(N), 1);
   for (int64_t k = 0; k < s.networks; ++k) {
     with_function<T>(functions[k], [&](auto f) {
       T *in = x + k * N * B, *out = spare + k * N * B;
@@ -528,14 +607,27 @@ void forward_layers(const Shape &s, const FunctionRow *functions, const Layers<T
         const T *V = layers.V + (layer * s.networks + k) * N * N;
         const Unit<T> unit = layers.unit(s, layer, k);
         T *hk = training ? h + (layer + 1) * h_stride + k * N * B : out;
-        for (int64_t i = 0; i < N; i += ROWS) {
-          const int64_t rows = least(ROWS, N - i);
-          product_rows<T>(rows, B, N, V + i * N, N, 1, in, B, hk + i * B, false, V + (i + ROWS) * N,
-                          lines_of<T>(ROWS * N));
-          if (training)
-            forward_rows<T>(f, functions[k], unit, n, B, i, i + rows, hk, out);
-          else
-            evaluate_rows<T>(f, functions[k], unit, n, B, i, i + rows, hk, out);
+        for (int64_t first = 0; first < N; first += rows) {
+          const int64_t last = least(first + rows, N);
+          Ahead ahead;
+          if (last < N || layer + 1 < depth) {
+            const int64_t next = last < N ? last : 0, up = last < N ? 0 : 1, count = least(rows, N - next);
+            ahead.add(V + up * s.networks * N * N + next * N, count * N);
+            if (training) ahead.add(hk + up * h_stride + next * B, count * B);
+          }
+          ahead.during(parts(last - first, ROWS) * panels * BLOCKS * N);
+          for (int64_t j = 0; j < B; j += PANEL<T>)
+            for (int64_t at = 0; at < N; at += length)
+              for (int64_t i = first; i < last; i += ROWS) {
+                const int64_t end = least(i + ROWS, last);
+                product<T, false>(end - i, least(PANEL<T>, B - j), least(length, N - at), V + i * N + at, N,
+                                  in + at * B + j, B, hk + i * B + j, B, at > 0, ahead);
+                if (j + PANEL<T> < B || at + length < N) continue;
+                if (training)
+                  forward_rows<T>(f, functions[k], unit, n, B, i, end, hk, out);
+                else
+                  evaluate_rows<T>(f, functions[k], unit, n, B, i, end, hk, out);
+              }
         }
         T *const used = in;
         in = out, out = used;
@@ -545,43 +637,63 @@ void forward_layers(const Shape &s, const FunctionRow *functions, const Layers<T
 }
 
 // From error = r y of the highest layer down to y of the layer below the lowest one, with SGD on all of them; error and
-// spare serve in turn. x: [K][N][B] of scratch; transposed: [B][N in whole vectors], product: [ROWS][the same].
+// spare serve in turn. V and its velocity are gone through once: some rows at a time give their part of the error below,
+// get their gradient and are updated, while the next are fetched.
+// slope: [K][N][B] of scratch; scratch: x^T's panels, and a vector of rows of x or ROWS x PANEL of the gradient.
 template <typename T>
 void backward_layers(const Shape &s, const FunctionRow *functions, const Layers<T> &layers, const Numbers &n,
-                     int64_t depth, const T *h, int64_t h_stride, T *error, T *spare, T *x, T *scratch, double *norms) {
-  constexpr int64_t panel = 128;  // rows of V that are read from memory while those before are used
-  const int64_t B = s.batch, N = s.width, padded = (N + Simd<T>::width - 1) / Simd<T>::width * Simd<T>::width;
-  T *transposed = scratch, *product = scratch + B * padded;
+                     int64_t depth, const T *h, int64_t h_stride, T *error, T *spare, T *slope, T *scratch,
+                     double *norms) {
+  constexpr int64_t side = Simd<T>::width;
+  const int64_t B = s.batch, N = s.width, panels = parts(N, PANEL<T>), rows = even(N, MOST_ROWS, ROWS);
+  T *const transposed = scratch, *const x = transposed + panels * PANEL<T> * B, *const gradient = x;
   for (int64_t k = 0; k < s.networks; ++k) {
     with_function<T>(functions[k], [&](auto f) {
-      T *y = error + k * N * B, *below = spare + k * N * B, *xk = x + k * N * B;
+      T *y = error + k * N * B, *below = spare + k * N * B;
       for (int64_t layer = depth - 1; layer >= 0; --layer) {
-        const int64_t at = (layer * s.networks + k) * N * N;
+        const int64_t at = (layer * s.networks + k) * N * N, down = s.networks * N * N;
         T *V = layers.V + at, *velocity = layers.velocity + at;
         const Unit<T> unit = layers.unit(s, layer, k);
         const Unit<T> under = layer ? layers.unit(s, layer - 1, k) : Unit<T>{};
         const T *hk = h + layer * h_stride + k * N * B;
-        for (int64_t i = 0; i < N; i += panel) {
-          const int64_t length = least(panel, N - i);
-          const T *next = V + (i + length) * N;
-          const int64_t lines = lines_of<T>(panel * ROWS);
-          for (int64_t j = 0; j < N; j += ROWS) {
-            const int64_t units = least(ROWS, N - j);
-            product_rows<T>(units, B, length, V + i * N + j, 1, N, y + i * B, B, below + j * B, i > 0,
-                            next + j * panel, lines);
-            if (i + length == N)
-              backward_rows<T>(f, functions[k], under, n, B, j, j + units, below, hk, xk);
-          }
+        for (int64_t j = 0; j < N; j += side) {
+          const int64_t count = least(side, N - j);
+          activate_rows<T>(f, functions[k], under, B, j, j + count, hk, x, slope);
+          transpose<T>(j, count, B, x, transposed);
         }
-        transpose<T>(N, B, xk, transposed, padded);
         SquareSum squares;
-        for (int64_t i = 0; i < N; i += ROWS) {
-          const int64_t rows = least(ROWS, N - i);
-          product_rows<T>(rows, padded, B, y + i * B, B, 1, transposed, padded, product, false,
-                          velocity + (i + ROWS) * N, lines_of<T>(ROWS * N));
-          for (int64_t u = 0; u < rows; ++u)
-            update_row<T>(n, N, product + u * padded, V + (i + u) * N, velocity + (i + u) * N, unit.r[i + u],
-                          unit.radial[i + u], squares);
+        for (int64_t first = 0; first < N; first += rows) {
+          const int64_t last = least(first + rows, N);
+          Ahead ahead;
+          if (last < N) {
+            const int64_t numbers = least(rows, N - last) * N;
+            ahead.add(V + last * N, numbers), ahead.add(velocity + last * N, numbers);
+          } else if (layer) {
+            ahead.add(hk - h_stride, N * B), ahead.add(V - down, rows * N), ahead.add(velocity - down, rows * N);
+          }
+          ahead.during(parts(N, ROWS) * parts(B, PANEL<T>) * BLOCKS * (last - first) +
+                       parts(last - first, ROWS) * panels * BLOCKS * B);
+          for (int64_t j = 0; j < N; j += ROWS) {
+            const int64_t end = least(j + ROWS, N);
+            product<T, true>(end - j, B, last - first, V + first * N + j, N, y + first * B, B, below + j * B, B,
+                             first > 0, ahead);
+            if (last == N) backward_rows<T>(under, n, B, j, end, below, hk, slope);
+          }
+          Length<T> lengths[MOST_ROWS + ROWS];
+          for (int64_t j = 0; j < N; j += PANEL<T>) {
+            const int64_t columns = least(PANEL<T>, N - j), padded = parts(columns, side) * side;
+            for (int64_t i = first; i < last; i += ROWS) {
+              const int64_t count = least(ROWS, last - i);
+              product<T, false>(count, padded, B, y + i * B, B, transposed + j * B, PANEL<T>, gradient, PANEL<T>, false,
+                                ahead);
+              for (int64_t u = 0; u < count; ++u) {
+                const int64_t row = i + u;
+                update_part<T>(n, columns, gradient + u * PANEL<T>, V + row * N + j, velocity + row * N + j,
+                               unit.r[row] * unit.r[row] * unit.radial[row], lengths[row - first], squares);
+              }
+            }
+          }
+          for (int64_t i = first; i < last; ++i) unit.r[i] = T(1) / lengths[i - first].total();
         }
         norms[layer * s.networks + k] = std::sqrt(squares.total());
         T *const used = y;
@@ -616,8 +728,10 @@ void backward_layers(const Shape &s, const FunctionRow *functions, const Layers<
     for (int64_t k = 0; k < s->networks; ++k)                                                                         \
       with_function<T>(f[k], [&](auto phi) {                                                                          \
         const int64_t at = k * s->width * s->batch;                                                                   \
-        backward_rows<T>(phi, f[k], layer < 0 ? Unit<T>{} : layers->unit(*s, layer, k), *n, s->batch, 0, s->width,    \
-                         error + at, h + at, x + at);                                                                 \
+        const Unit<T> unit = layer < 0 ? Unit<T>{} : layers->unit(*s, layer, k);                                      \
+        std::vector<T> slope(static_cast<size_t>(s->width * s->batch));                                               \
+        activate_rows<T>(phi, f[k], unit, s->batch, 0, s->width, h + at, x + at, slope.data());                       \
+        backward_rows<T>(unit, *n, s->batch, 0, s->width, error + at, h + at, slope.data());                          \
       });                                                                                                             \
   }                                                                                                                   \
   extern "C" void update_##suffix(const Shape *s, const Layers<T> *layers, const Numbers *n, int64_t layer,           \
@@ -628,8 +742,10 @@ void backward_layers(const Shape &s, const FunctionRow *functions, const Layers<
       SquareSum squares;                                                                                              \
       for (int64_t i = 0; i < N; ++i) {                                                                               \
         const int64_t at = ((layer * s->networks + k) * N + i) * N;                                                   \
-        update_row<T>(*n, N, product + (k * N + i) * N, layers->V + at, layers->velocity + at, unit.r[i],             \
-                      unit.radial[i], squares);                                                                       \
+        Length<T> length;                                                                                             \
+        update_part<T>(*n, N, product + (k * N + i) * N, layers->V + at, layers->velocity + at,                       \
+                       unit.r[i] * unit.r[i] * unit.radial[i], length, squares);                                      \
+        unit.r[i] = T(1) / length.total();                                                                            \
       }                                                                                                               \
       norms[k] = std::sqrt(squares.total());                                                                          \
     }                                                                                                                 \
