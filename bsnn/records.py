@@ -18,7 +18,8 @@ results/<budget>/runs/<cell id>/record.json
     rows          one dict for each evaluation, keys and definitions in bsnn.metrics
     gradient_norms  {"first": [...], "last": [...]}: ||dE/dV_l||_F of every constrained layer, bottom to top, in the
                   first and the last update
-    provenance    of the last segment: bsnn.provenance.collect, and `stack`: how many cells were trained together
+    provenance    of the last segment: bsnn.provenance.collect, `stack`: how many cells were trained together, and
+                  `way`: how they were computed (bsnn.engine.stack.Stack.way, or "reference" for bsnn.reference)
     segments      the processes that trained it, one after the other, perhaps on different machines and commits:
                   {"first_step", "last_step", "started", "finished", "provenance"}; those with equal provenance that
                   follow each other are one

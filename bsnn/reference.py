@@ -61,6 +61,8 @@ def copy_parts(parts: Iterable[tuple[str, Tensor]], state: Mapping[str, Tensor])
 class ReferenceStack:
     """K cells with the interface of bsnn.engine.stack.Stack, each its own bsnn.network."""
 
+    way = "reference"
+
     def __init__(self, cells: Sequence[Cell], device: torch.device) -> None:
         self.cells, self.device = list(cells), device
         self.networks = [initial_network(cell, device) for cell in cells]

@@ -161,7 +161,6 @@ class _Training:
     ) -> None:
         self.index = sorted(range(len(cells)), key=lambda i: in_order(cells[i]))  # of the k-th member
         self.cells, self.paths = [cells[i] for i in self.index], [paths[i] for i in self.index]
-        self.origins = [{} if origins is None else dict(origins[i]) for i in self.index]
         self.data, self.device = data, data.train_x.device
         self.checkpoint_seconds, self.keep_checkpoint = checkpoint_seconds, keep_checkpoint
         if self.device.type == "cpu":
@@ -172,6 +171,7 @@ class _Training:
             # the products outside the engine's own kernels; one stack at a time trains on a GPU
             torch.set_float32_matmul_precision("high" if cells[0].dtype == "tf32" else "highest")
         self.stack = make_stack(self.cells, self.device)
+        self.origins = [{**({} if origins is None else origins[i]), "way": self.stack.way} for i in self.index]
         on_gpu = self.device.type == "cuda" and isinstance(self.stack, Stack)
         self.run_steps = GraphSteps() if on_gpu else run_steps
 

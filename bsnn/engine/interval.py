@@ -20,6 +20,10 @@ class Trainable(Protocol):
 
     cells: list[Cell]
 
+    @property
+    def way(self) -> str:
+        """How its networks are computed, for the record."""
+
     def step(self, x_KBD: Tensor, labels_KB: Tensor, norms_LK: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def logits(self, x_BD: Tensor) -> Tensor: ...
