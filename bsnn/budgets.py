@@ -89,12 +89,10 @@ def is_papers(budget: str) -> bool:
 
 
 def in_short(budget: str) -> str:
-    """Its networks and their training in a few words: 200 layers x 100 units, epochs 1."""
-    words = (
-        f"{_setting(budget, 'depth')} layers x {_setting(budget, 'width')} units, epochs {_setting(budget, 'epochs')}"
-    )
-    steps = _setting(budget, "max_steps")
-    return words if steps == NO_LIMIT else f"{words}, at most {steps} updates"
+    """Its networks and their training in a few words: 200 layers x 100 units, trained for 1 epoch."""
+    depth, width, epochs, steps = (_setting(budget, name) for name in ("depth", "width", "epochs", "max_steps"))
+    training = f"{epochs} epoch{'s' * (epochs != '1')}" if steps == NO_LIMIT else f"{steps} updates"
+    return f"{depth} layers x {width} units, trained for {training}"
 
 
 NO_LIMIT = "no limit"

@@ -268,7 +268,7 @@ def subject(dataset: str, activation: str, gpn: bool | None = None, batch_norm: 
 
 def _compared(check: Check, rows: pd.DataFrame) -> Check:
     """The check, with how far the networks are trained that it compares."""
-    if check.applies and check.holds is None:
+    if check.lacks_data:
         return check
     return replace(check, after=after(rows), settled=final(rows))
 

@@ -46,6 +46,10 @@ class Check:
     after: str = ""
     settled: bool = True
 
+    @property
+    def lacks_data(self) -> bool:
+        return self.applies and self.holds is None
+
 
 @dataclass(frozen=True)
 class Part:
@@ -61,7 +65,7 @@ class Part:
     @property
     def unsettled(self) -> int:
         """How many of the answers may still change."""
-        return sum(not check.settled for check in self.checks)
+        return sum(not check.settled and not check.lacks_data for check in self.checks)
 
     @property
     def after(self) -> str:
@@ -122,7 +126,7 @@ class Verdict:
         if self.outcome == "refuted":
             return ""
         if not self.papers_size:
-            return "networks that are smaller or trained for fewer epochs than the paper's can't decide the claim"
+            return "smaller networks or fewer epochs than the paper's can't decide it"
         checks = sum(sum(part.counts) for part in self.parts)
         lacking, unsettled = (
             sum(values) for values in zip(*((p.counts[2], p.unsettled) for p in self.parts), strict=True)
@@ -151,7 +155,7 @@ class Verdict:
         return pd.DataFrame(rows, columns=COLUMNS)
 
     def _may_change_with(self, check: Check) -> str:
-        if check.applies and check.holds is None:
+        if check.lacks_data:
             return "data"
         if not self.papers_size:
             return "the paper's size"

@@ -144,12 +144,14 @@ def x_label(loaded: Results, dataset: str, table: pd.DataFrame) -> str:
 
 
 def progress(loaded: Results, dataset: str) -> str:
-    """Say how far the curves of a figure are, if they aren't finished: "24 curves, after 2 to 8 of 100 epochs"."""
-    entries = loaded.table[(loaded.table["dataset"] == dataset) & (loaded.table["n"] > 0)]
-    going = entries[entries["status"] == UNFINISHED]
+    """Say how far the curves are, if some aren't finished: "12 of 24 networks, 12 unfinished after 2 of 100 epochs"."""
+    entries = loaded.table[loaded.table["dataset"] == dataset]
+    drawn = entries[(entries["n"] > 0) | (entries["status"] == "diverged")]
+    going = drawn[drawn["status"] == UNFINISHED]
     if going.empty:
         return ""
-    return f"{len(going)} of {len(entries)} curves unfinished, after {span(going['epoch'], going['epochs'].max())}"
+    reached = span(going["epoch"], going["epochs"].max())
+    return f"{len(drawn)} of {len(entries)} networks, {len(going)} unfinished after {reached}"
 
 
 def draw_curve(panel: Axes, curve: pd.DataFrame, variant: Variant, number: int) -> None:

@@ -44,9 +44,9 @@ ONE_EPOCH = (
 )
 
 PIPELINE = (
-    "This budget is a check that the pipeline runs: {sizes}. It can't decide the paper's claims, which are about "
-    "{papers}: what shows here shows already in smaller networks or after less training, what doesn't may need more of "
-    "either. The paper's numbers stand beside ours for orientation."
+    "**This budget is a check that the pipeline runs: {sizes}.** It can't decide what the paper claims of trained "
+    "networks, which are {papers}: what shows here shows already in smaller networks or after less training, what "
+    "doesn't may need more of either. The paper's numbers stand beside ours for orientation."
 )
 ELSEWHERE = "The paper's own networks: {place}."
 NOT_HERE = "`make reproduce BUDGET=paper` trains them; it can be stopped at any time and reports how far it is"

@@ -203,7 +203,7 @@ def test_report_of_a_whole_budget(tmp_path: Path) -> None:
     assert re.findall(r"^### Claim (\d): (.*)$", text, re.MULTILINE) == [
         (str(k), "confirmed at this budget" if k <= 4 else "confirmed") for k in range(1, 7)
     ]
-    assert "a check that the pipeline runs: 200 layers x 100 units, epochs 1. It can't decide" in text
+    assert "a check that the pipeline runs: 200 layers x 100 units, trained for 1 epoch.** It can't decide" in text
     assert "All results agree." in text
     assert "trains what is missing" not in text
     assert "Synthetic figures: fig1 12 s, fig2 12 s, fig3 12 s." in text

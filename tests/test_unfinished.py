@@ -237,6 +237,11 @@ def test_refuted_whatever_the_open_checks_say(lost: int, open_: int, outcome: st
     assert (verdict.outcome, of_smaller_networks(verdict).outcome) == (outcome, "not shown")
 
 
+def test_missing_data_are_not_counted_as_open() -> None:
+    verdict = trained_claims(load(BEHIND).history, 200)[1]
+    assert verdict.reason == "13 of 13 checks have no data yet"
+
+
 def test_a_check_that_may_apply_later_may_save_a_part() -> None:
     waiting = Check("", "", "", None, applies=False, settled=False)
     assert Part("", [Check("", "", "", False), waiting]).outcome == "not shown"
@@ -282,7 +287,8 @@ def test_report_of_a_mixed_folder(folder: Path) -> None:
     assert "commit, device" in text  # disagree
     assert "CIFAR-10 ELU: stopped by an error, OSError: disk full (seed 0)." in text
     assert (
-        "Figure 4**: test accuracy during training, CIFAR-10; 1 of 1 curves unfinished, after 1 of 100 epochs" in text
+        "Figure 4**: test accuracy during training, CIFAR-10; 1 of 24 networks, 1 unfinished after 1 of 100 epochs"
+        in text
     )
     rows = pd.read_csv(folder / "claims.csv")
     assert set(rows["may change with"]) == {"data", "more training", "nothing"}
