@@ -85,7 +85,7 @@ class Tracker:
         self._rows.append(row)
         if row.step > self._held:
             wandb_runs.add_row(self._run, row.as_dict())
-        elif row.step == self._held and not wandb_runs.agrees(self._run.summary, row.as_dict()):
+        elif row.step == self._run.summary.get("step") and not wandb_runs.agrees(self._run.summary, row.as_dict()):
             log.warning("W&B: the run %s is that of another training; `make sync` brings this one", self._run.id)
             self._close(lambda run: run.finish())
 

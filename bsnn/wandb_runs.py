@@ -168,11 +168,8 @@ def write_record(run: Any, record: Record) -> None:
 
 
 def held_step(run: Any) -> int:
-    """The step of the last row that the server held when the run was opened; -1 for a new run.
-
-    W&B's own `run.step` is 0 both for a run without rows and for one with a row at step 0 alone.
-    """
-    return int(run.summary.get("step", -1)) if run.resumed else -1
+    """The step of the last row that the server held when the run was opened; -1 for none."""
+    return int(run.starting_step) - 1 if run.resumed else -1
 
 
 def status_of(record: Record) -> str:

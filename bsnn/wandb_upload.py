@@ -175,11 +175,13 @@ def _runs(api: wandb.Api, config: TrackingConfig, budget: str) -> list[Any]:
 
 
 def _is_part(run: Any, record: Record) -> bool:
-    """Whether the run holds this training, or the first rows of it: its last row is the record's at that step."""
+    """Whether the run holds this training, or the first rows of it: its last row is the record's at that step.
+
+    One without a last row was cut off before it had one.
+    """
     summary = dict(run.summary_metrics)
-    if "step" not in summary:
-        return not run.historyLineCount
-    return any(row["step"] == summary["step"] and agrees(summary, row) for row in record["rows"])
+    last = [row for row in record["rows"] if row["step"] == summary.get("step")]
+    return "step" not in summary or any(agrees(summary, row) for row in last)
 
 
 def _is_ahead(run: Any, record: Record) -> bool:

@@ -33,7 +33,7 @@ COLUMNS = (
         f"summary:{name}"
         for name in ("status", "test_accuracy", "train_accuracy", "gradient_ratio", "epoch", "seconds")
     ),
-    *(f"config:{name}.value" for name in ("depth", "width", "budget", "hash")),
+    *(f"config:{name}.value" for name in ("epochs", "depth", "width", "budget", "hash")),
 )
 ORDER = ("activation", "variant", "seed")
 AXES = ("dataset", "activation", "gpn", "batch_norm", "initialisation", "depth", "width", "learning_rate", "seed")
@@ -46,7 +46,8 @@ NON_FINITE = (
     "**Not every network has a point here.** The gradient ratio is max / min over the layers of ||dE/dV_l||_F. "
     "Where a layer's gradient is exactly 0 it is `inf`, where all are 0 it is `nan`: dead networks, mostly plain ReLU, "
     "LeakyReLU and GELU. A logarithmic axis has no place for either; the column `gradient_ratio` of the run table "
-    "shows them as Infinity and NaN. A diverged network (column `status`) ends where its loss was lost."
+    "shows them as Infinity and NaN. A diverged network (column `status`) ends where its loss was lost. An "
+    "unfinished one (there, too) ends where its training stands: what is shown of it is not its final accuracy."
 )
 
 
@@ -146,7 +147,7 @@ def grid() -> Any:
 def final_panels() -> list[Any]:
     return [
         wr.BarPlot(
-            title="Test accuracy in the end: mean ± sd over the seeds",
+            title="Test accuracy in the end, or so far (column status): mean ± sd over the seeds",
             metrics=["test_accuracy"],
             groupby=GROUP,
             groupby_aggfunc="mean",
@@ -156,7 +157,7 @@ def final_panels() -> list[Any]:
             max_bars_to_show=100,
         ),
         wr.ScatterPlot(
-            title="Test accuracy against gradient ratio, in the end (finite ratios)",
+            title="Test accuracy against gradient ratio, in the end or so far (finite ratios)",
             x=wr.SummaryMetric("gradient_ratio"),
             y=wr.SummaryMetric("test_accuracy"),
             log_x=True,

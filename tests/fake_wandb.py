@@ -125,11 +125,12 @@ class FakeWandb:
         return {"model": {"id": "P", "name": v["project"], "entity": _entity(), "bucket": bucket}}
 
     def do_UpsertBucket(self, v: Any) -> Any:
-        if "name" not in v:  # of the public API: tags, config or summary of a run that is there
+        if "display_name" in v:  # of the public API, a run that is there
             [run] = [run for run in self.runs.values() if _gid(run.name) == v["id"]]
-            if "tags" in v:
-                run.tags, run.config = v["tags"], {key: {"value": one} for key, one in json.loads(v["config"]).items()}
+            run.tags, run.config = v["tags"], json.loads(v["config"])
             return {"upsertBucket": {"bucket": self.node(run), "inserted": False}}
+        if v.get("summaryMetrics"):  # the same, as it was
+            return {"upsertBucket": {"bucket": {"id": v["id"]}, "inserted": False}}
         name = v["name"]
         inserted = name not in self.runs
         run = self.runs.setdefault(name, Run(name, v["project"]))

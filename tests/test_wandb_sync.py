@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,21 @@ from PIL import Image
 from bsnn import wandb_upload, wandb_watch
 from bsnn.budgets import headline
 from bsnn.errors import UserError
-from bsnn.records import Record, read_records
+from bsnn.files import try_lock
+from bsnn.records import Record, read_records, run_dir
 from bsnn.wandb_results import FIGURES
 from bsnn.wandb_runs import expected_summary, known, of_record
 from scripts import report, sync
-from tests.factories import CRASHED, DIVERGED, TWO_SEEDS, paper_like_record, write
+from tests.factories import (
+    CRASHED,
+    DIVERGED,
+    TWO_SEEDS,
+    cell_of,
+    make_record,
+    paper_like_record,
+    unfinished,
+    write,
+)  # fmt: skip
 from tests.fake_wandb import ENTITY, KEY, FakeWandb, serving
 from tests.test_wandb_runs import assert_same
 
@@ -127,6 +138,68 @@ def test_everything_arrives_once(server: FakeWandb, budget: Path, capsys: pytest
     sync.main([str(budget)])
     assert [one.version for one in server.artifacts] == [0, 1]
     assert {run.opened for run in server.runs.values() if run.job_type is None} == {1}
+
+
+CELL = replace(cell_of("smoke", TWO_SEEDS, seed=9), max_steps=None, epochs=50)
+LONG = make_record(CELL, "smoke", ratios=[2.0] * 50)
+ANOTHER = LONG | {"rows": [row | {"test_loss": 1.5} for row in LONG["rows"]]}
+
+
+def test_an_unfinished_network_goes_on_as_the_same_run(
+    server: FakeWandb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each sync brings the rows that are new, a second one nothing; one that is trained now is left alone."""
+    told = of_record(LONG)
+    for evaluations in (1, 3, 3, 50):
+        record = unfinished(LONG, evaluations) if evaluations < 50 else LONG
+        write(tmp_path, record)
+        opened = server.runs[told.id].opened if server.runs else 0
+        new = not server.runs or len(server.runs[told.id].rows) < evaluations + 1
+        lock = try_lock(run_dir(tmp_path, "smoke", LONG["id"]))
+        assert lock is not None
+        if evaluations < 50:
+            sync.main([str(tmp_path / "smoke")])
+            assert "runs: 0 uploaded, 0 were there already; 1 in training now" in capsys.readouterr().out
+        lock.release()
+        sync.main([str(tmp_path / "smoke")])
+        said = capsys.readouterr().out
+        assert f"runs: {int(new)} uploaded, {int(not new)} were there already" in said
+        assert ("; 1 of them unfinished" in said) == (evaluations < 50)
+        assert_arrived(server, tmp_path / "smoke")
+        assert server.runs[told.id].opened == opened + new
+    assert server.runs[told.id].summary["status"] == "ok"
+
+
+def test_another_training_of_a_network_is_another_run(
+    server: FakeWandb, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it is where a record was replaced by one that came from elsewhere. The first one's rows stay, unseen."""
+    first = of_record(LONG).id
+    write(tmp_path, unfinished(LONG, 3))
+    sync.main([str(tmp_path / "smoke")])
+    rows = server.runs[first].rows
+    for evaluations, number in ((3, 2), (8, 2)):
+        write(tmp_path, unfinished(ANOTHER, evaluations))
+        for superseded in ("; 1 of other trainings superseded", ""):
+            sync.main([str(tmp_path / "smoke")])
+            said = capsys.readouterr().out
+            assert ("superseded" in said) == bool(superseded and evaluations == 3)
+        assert set(server.runs) == {first, f"{first}-{number}"}
+        run = server.runs[f"{first}-{number}"]
+        assert_same(run.rows, [known(row) for row in ANOTHER["rows"][: evaluations + 1]])
+    assert server.runs[first].rows == rows
+    assert server.runs[first].tags == ["superseded"]
+    assert server.runs[first].settings["budget"] == "smoke, superseded"
+
+
+def test_a_live_run_that_is_ahead_of_the_record_is_its_own(server: FakeWandb, tmp_path: Path) -> None:
+    """Killed after its last checkpoint, the training will get there again."""
+    write(tmp_path, unfinished(LONG, 3))
+    sync.main([str(tmp_path / "smoke")])
+    write(tmp_path, unfinished(LONG, 2))
+    sync.main([str(tmp_path / "smoke")])
+    [run] = server.runs.values()
+    assert (run.opened, len(run.rows)) == (1, 4)
 
 
 def test_a_killed_upload_goes_on(server: FakeWandb, budget: Path, tmp_path: Path, root: Path) -> None:
