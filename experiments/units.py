@@ -119,6 +119,9 @@ def _finished(work: Work, path: Path) -> dict[str, Any] | None:
 
 def _compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.device, workers: int) -> dict[str, Any]:
     file = tables.unfinished_folder(path) / f"{work.hash[:8]}.json"  # units and what identifies them: one file
+    for written in (file, tables.table_file(path), tables.record_file(path)):
+        for leftover in written.parent.glob(f".{written.name}.*.tmp"):  # of a process killed while it wrote
+            leftover.unlink()
     what = {"hash": work.hash, "header": list(work.header)}
     progress: dict[str, Any] = read_json(file) if file.exists() else {}
     if {key: progress.get(key) for key in what} != what:

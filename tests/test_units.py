@@ -119,6 +119,17 @@ def test_killed_at_any_file_nothing_finished_is_lost(monkeypatch: pytest.MonkeyP
     assert survived > 10
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "table"
+    half = [tmp_path / ".table.csv.a1.tmp", tables.unfinished_folder(path) / f".{squares(0).hash[:8]}.json.b2.tmp"]
+    others = [tmp_path / ".table2.csv.a1.tmp", tables.unfinished_folder(path) / ".checkpoint.pt.b2.tmp"]
+    half[1].parent.mkdir(parents=True)
+    for file in (*half, *others):
+        file.write_text("half")
+    made(squares(0), path)
+    assert [file.exists() for file in (*half, *others)] == [False, False, True, True]
+
+
 def test_numbers_that_are_not_the_records_are_refused_and_computed_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
