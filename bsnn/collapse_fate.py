@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -70,12 +71,12 @@ TARGETS = {
 }
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.01),
-    "nesterov": lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.9, nesterov=True),
-    "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.01, eps=1e-7),
-    "adadelta": lambda parameters: torch.optim.Adadelta(parameters, lr=1.0, rho=0.95, eps=1e-7),
-    "rmsprop": lambda parameters: torch.optim.RMSprop(parameters, lr=0.001, alpha=0.9, eps=1e-7),
-    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.001, eps=1e-7),
+    "sgd": partial(torch.optim.SGD, lr=0.01),
+    "nesterov": partial(torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True),
+    "adagrad": partial(torch.optim.Adagrad, lr=0.01, eps=1e-7),
+    "adadelta": partial(torch.optim.Adadelta, lr=1.0, rho=0.95, eps=1e-7),
+    "rmsprop": partial(torch.optim.RMSprop, lr=0.001, alpha=0.9, eps=1e-7),
+    "adam": partial(torch.optim.Adam, lr=0.001, eps=1e-7),
 }
 """The paper's first-order optimisers. It gives no settings: these were Keras's defaults at its time, momentum 0.9 for
 Nesterov."""

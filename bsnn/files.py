@@ -56,7 +56,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         write_whole(path, write)
     except Exception as error:
         cause = _os_error(error)
-        if cause is None:
+        if cause is None or not _is_of(path, cause):
             raise
         raise UserError(
             f"{path}: could not be written ({cause.strerror or cause}); make the folder writable, free some space, "
@@ -147,3 +147,11 @@ def _os_error(error: BaseException | None) -> OSError | None:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _is_of(path: Path, error: OSError) -> bool:
+    """Whether the error is that of writing to `path`: other programs and files that `write` needs may be missing."""
+    if error.filename is None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+    place = Path(os.fsdecode(error.filename))
+    return place == path or place.name.startswith(f".{path.name}.") or place in path.parents

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -110,8 +111,11 @@ def looks(keys: Iterable[str]) -> dict[str, Look]:
 
 
 def style() -> AbstractContextManager[None]:
-    """The house style for the length of a `with` block; `figure` and `save` enter it by themselves as well."""
-    return mpl.rc_context(STYLE)
+    """matplotlib's defaults and the house style, whatever the user's matplotlibrc says, for the length of a block.
+
+    `figure` and `save` enter it by themselves as well.
+    """
+    return mpl.style.context(["default", STYLE])
 
 
 def figure(

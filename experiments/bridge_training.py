@@ -20,7 +20,8 @@ from bsnn.network import BSNN
 from bsnn.propagation import each
 from bsnn.reference import initial_network
 from bsnn.survival import gap
-from experiments.bridge_config import BridgeConfig
+from bsnn.tables import unfinished_folder
+from experiments.bridge_config import BridgeConfig, both
 from experiments.units import Row, Work, threads_for
 
 DATASET = "mnist"
@@ -33,25 +34,43 @@ def trained(config: BridgeConfig) -> Work:
     def rows(unit: tuple[Any, ...]) -> list[Row]:
         return trained_rows(config, *unit)
 
+    def saved(unit: tuple[Any, ...]) -> None:
+        for _, path in checkpoints(config, *unit):
+            path.unlink(missing_ok=True)
+
     columns = (
         "gpn", "trained", "layer", "same", "same_std", "different", "different_std", "length", "train_accuracy",
         "test_accuracy",
     )  # fmt: skip
-    return Work(("function", "seed"), columns, units, rows, {"version": 1})
+    of_one_step = [cell_of(config, DATASET, name, gpn, TrainingBudget(1, 1, 1)).hash for name, gpn in both()]
+    return Work(
+        ("function", "seed"),
+        columns,
+        units,
+        rows,
+        {"version": 1},
+        depends={"cells": of_one_step},  # activations and the settings of training, which `sizes` doesn't have
+        saved=saved,
+    )
+
+
+def checkpoints(config: BridgeConfig, name: str, seed: int) -> list[tuple[Cell, Path]]:
+    """Of a unit's two cells, plain and GPN. A table with other settings, computed meanwhile, has its own."""
+    sizes = config.sizes.trained
+    shape = TrainingBudget(sizes.depth, sizes.width, sizes.epochs, sizes.max_steps)
+    folder = unfinished_folder(Path(config.results_dir) / config.budget.name / "bridge" / config.part)
+    cells = [cell_of(config, DATASET, name, gpn, shape).with_seed(seed) for gpn in (False, True)]
+    table = f"{config.seed}-{sizes.seeds}-{sizes.images}"
+    return [(cell, folder / f"{cell.id}-{table}.pt") for cell in cells]
 
 
 def trained_rows(config: BridgeConfig, name: str, seed: int) -> list[Row]:
-    """Train one function, plain and GPN; a killed training goes on from its checkpoints, which go when it is done."""
+    """Train one function, plain and GPN; a killed training goes on from its checkpoints."""
     sizes, device = config.sizes.trained, provenance.choose_device(config.device)
-    shape = TrainingBudget(sizes.depth, sizes.width, sizes.epochs, sizes.max_steps)
     data = dataset(str(device))
-    folder = Path(config.results_dir) / config.budget.name / "bridge" / "checkpoints"
-    folder.mkdir(parents=True, exist_ok=True)
-    cells = {gpn: cell_of(config, DATASET, name, gpn, shape).with_seed(seed) for gpn in (False, True)}
-    paths = {gpn: folder / f"{cell.id}.pt" for gpn, cell in cells.items()}
 
-    def rows(gpn: bool) -> list[Row]:
-        cell, path = cells[gpn], paths[gpn]
+    def rows(place: tuple[Cell, Path]) -> list[Row]:
+        cell, path = place
         try:
             (progress,) = training.completed(training.train([cell], data, [path], keep_checkpoint=True))
         finally:
@@ -63,14 +82,10 @@ def trained_rows(config: BridgeConfig, name: str, seed: int) -> list[Row]:
             (True, load_network(path, cell), last),
         ):
             accuracies = row["train_accuracy"], row["test_accuracy"]
-            found += [[gpn, trained, *numbers, *accuracies] for numbers in class_gaps(network, data, sizes.images)]
+            found += [[cell.gpn, trained, *numbers, *accuracies] for numbers in class_gaps(network, data, sizes.images)]
         return found
 
-    found = each(rows, (False, True), threads_for(device, config.threads))
-    for path in paths.values():
-        path.unlink()
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    found = each(rows, checkpoints(config, name, seed), threads_for(device, config.threads))
     return [row for part in found for row in part]
 
 

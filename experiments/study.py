@@ -5,8 +5,9 @@
 
 A part is a function from the study's config to its `Work` (experiments.units): the same settings are computed once, a
 killed command goes on after the last whole unit. What identifies a table are the seed, the part's settings, which are
-`config.sizes.<part>` from conf/<study>/<budget>.yaml, and the part's `Work.identity`: a `version`, raised when the code
-comes to compute other numbers from the same settings, and whatever else the numbers depend on.
+`config.sizes.<part>` from conf/<study>/<budget>.yaml, the constants that its code names (experiments.constants), and
+the part's `Work.identity`: a `version`, raised when the code comes to compute other numbers from the same settings and
+constants, and whatever else the numbers depend on.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from bsnn import provenance
 from bsnn.config import StudyConfig, checked
 from bsnn.errors import UserError
+from experiments import constants, places
 from experiments.units import Work, compute, threads_for
 
 STUDIES = ("theory", "vanishing", "shrinkage", "collapse", "bridge")
@@ -35,14 +37,36 @@ def register(study: str, schema: type[StudyConfig]) -> None:
 
 
 def run(study: str, config: DictConfig, schema: type[C], parts: Mapping[str, Callable[[C], Work]]) -> dict[str, Any]:
-    """Compute what is missing of results/<budget>/<study>/<part>.csv; returns the record beside it."""
+    """Compute what is missing of results/<budget>/<study>/<part>.csv; returns the record beside it.
+
+    A table with other settings than the budget's own goes to other_settings/ there (experiments.places).
+    """
     typed = checked(config, schema)
     if typed.part not in parts:
         raise UserError(f"part: expected one of {', '.join(parts)}, found {typed.part!r}.")
     device = provenance.choose_device(typed.device)
-    path = Path(typed.results_dir) / typed.budget.name / study / typed.part
+    work = work_of(study, config, typed, parts[typed.part])
+    own = places.own_settings(study, f"{study}_{typed.part}", config)
+    same = _settings(config) == _settings(own)
+    own_work = work if same else work_of(study, own, checked(own, schema), parts[typed.part])
+    folder = Path(typed.results_dir) / typed.budget.name / study
+    path = places.place(folder, typed.part, work.identity, own_work.identity)
     about = {"study": study, "part": typed.part, "config": OmegaConf.to_container(config, resolve=True)}
-    work = parts[typed.part](typed)
+    return compute(work, path, about, device, threads_for(device, typed.threads))
+
+
+def work_of(study: str, config: DictConfig, typed: C, part: Callable[[C], Work]) -> Work:
+    """The part's work with its whole identity."""
+    work = part(typed)
     settings = OmegaConf.to_container(config.sizes[typed.part], resolve=True)
     identity = {"study": study, "part": typed.part, "seed": typed.seed, "sizes": settings, **work.identity}
-    return compute(replace(work, identity=identity), path, about, device, threads_for(device, typed.threads))
+    depends = {f"{study}.{typed.part}.{name}": value for name, value in work.depends.items()}
+    changed = constants.changed(constants.found(part) | depends)
+    return replace(work, identity={**identity, **({"constants": changed} if changed else {})})
+
+
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """All settings that a part can see."""
+    settings = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(settings, dict)
+    return {**{str(key): value for key, value in settings.items()}, "sizes": settings["sizes"][config.part]}

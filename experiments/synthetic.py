@@ -17,7 +17,8 @@ Columns   All: draw, width, function, gpn (true or false), and then
           fig3  ratio (max_l / min_l of gradient_mean), batch_ratio (of batch_gradient)
 
 Same settings, same numbers: a finished figure is skipped. A killed one goes on after the last whole unit of work (one
-draw at one width). Other settings start anew.
+draw at one width). With other settings than the budget's own (seed=1) the two files go to results/<budget>/
+other_settings/, named after what differs: the results of a sweep (-m seed=0,1,2) lie side by side.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from bsnn.gpn import GPN
 from bsnn.modules import build
 from bsnn.propagation import Activation, Draw, draw, each, propagate, ratio, slope_histogram
 from bsnn.quadrature import float64_phi
-from experiments import entry
+from experiments import constants, entry, places
 from experiments.units import Row, Work, compute, threads_for
 
 PROTOCOL_VERSION = 1  # raise it when the code comes to compute other numbers from the same settings
@@ -107,6 +108,7 @@ class Experiment:
     def identity(self) -> dict[str, Any]:
         """What changes the numbers."""
         config = self.config
+        changed = constants.changed(constants.found(self.figure.measure, Experiment.rows))
         return {
             "protocol": PROTOCOL_VERSION,
             "figure": config.figure,
@@ -120,6 +122,7 @@ class Experiment:
             "seed": config.seed,
             "widths": self.widths,
             "draws": self.draws,
+            **({"constants": changed} if changed else {}),
         }
 
     @property
@@ -152,21 +155,25 @@ class Experiment:
             raise UserError(f"activations.{name}: {error}") from error
 
 
-def run(config: SyntheticConfig, resolved_config: dict[str, Any]) -> dict[str, Any]:
-    """Compute what is missing of the figure's CSV; the record, which is complete then, lies beside it."""
-    experiment = Experiment(config)
-    path = Path(config.results_dir) / config.budget.name / config.figure
-    about = {"figure": config.figure, "config": resolved_config}
+def run(config: DictConfig) -> dict[str, Any]:
+    """Compute what is missing of the figure's CSV; the record, which is complete then, lies beside it.
+
+    A figure with other settings than the budget's own goes to other_settings/ (experiments.places).
+    """
+    experiment = Experiment(checked(config, SyntheticConfig))
+    settings = experiment.config
+    own = places.own_settings("synthetic", settings.figure, config)
+    folder = Path(settings.results_dir) / settings.budget.name
+    own_identity = Experiment(checked(own, SyntheticConfig)).identity
+    path = places.place(folder, settings.figure, experiment.identity, own_identity)
+    about = {"figure": settings.figure, "config": OmegaConf.to_container(config, resolve=True)}
     return compute(experiment.work, path, about, experiment.device, experiment.workers)
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="synthetic")
 @entry.reports_user_errors
 def main(config: DictConfig) -> None:
-    settings = checked(config, SyntheticConfig)
-    resolved = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(resolved, dict)
-    run(settings, {str(key): value for key, value in resolved.items()})
+    run(config)
 
 
 register()

@@ -1,7 +1,9 @@
 """A table that is made in units of work: finished, it is skipped; killed, it goes on after the last whole unit.
 
-<name>.csv    the numbers; the first columns name the unit that a row belongs to
-<name>.json   where they come from: hash of the settings, resolved config, provenance, seconds, all units or not yet
+<name>.csv               the numbers; the first columns name the unit that a row belongs to
+<name>.json              where they come from: hash of the settings, resolved config, provenance, seconds
+.unfinished/<name>/      units of tables that aren't whole yet, a file for each hash, and the lock of who computes them
+other_settings/          tables whose settings are not the budget's own (experiments.places)
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,10 +26,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bsnn import provenance
-from bsnn.files import read_json, write_json, write_text
+from bsnn import provenance, tables
+from bsnn.errors import UserError
+from bsnn.files import locked, read_json, write_json
 
-SCHEMA = 1  # of the .json
+SCHEMA = 2  # of the .json: with the SHA-256 of the .csv
 
 Value = str | int | float | bool | None
 Unit = tuple[Value, ...]
@@ -44,6 +48,8 @@ class Work:
         units: in the order in which they are computed.
         rows: the rows of one unit, without its keys: at least one.
         identity: the settings that change the numbers; those of device, threads, folders and labels don't.
+        depends: what else the numbers depend on but the first published tables didn't list (experiments.constants).
+        saved: called when a unit's rows are on the disk: what was needed to make them may go.
         torch_threads: in each of torch's operations; None: 1, for `rows` that do several things at a time.
     """
 
@@ -52,66 +58,138 @@ class Work:
     units: Sequence[Unit]
     rows: Callable[[Unit], Iterable[Row]]
     identity: Mapping[str, Any]
+    depends: Mapping[str, Any] = field(default_factory=dict)
+    saved: Callable[[Unit], object] = lambda unit: None
     torch_threads: int | None = None
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the identity."""
-        return hashlib.sha256(json.dumps(dict(self.identity), sort_keys=True).encode()).hexdigest()
+        return identity_hash(self.identity)
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        return *self.keys, *self.columns
+
+
+def identity_hash(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of what identifies a table."""
+    return hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
 
 
 def compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.device, workers: int) -> dict[str, Any]:
-    """Compute what is missing of `path`.csv; its record, complete then, lies beside it and is returned.
+    """Compute what is missing of `path`.csv; its record, which lies beside it then, is returned.
+
+    A table that lies there already stays until this one is whole. One process at a time computes it; others wait.
 
     about: what the record says beside the facts of the computation. workers: how many threads the unit may use.
     """
-    table, record_path = path.with_suffix(".csv"), path.with_suffix(".json")
-    record = read_json(record_path) if record_path.exists() else None
-    rows: list[list[str]] = []
-    if record is not None and record.get("hash") == work.hash and table.exists():
-        if record["complete"]:
-            log.info("%s: already there with these settings (%s), skipped", path.name, table)
-            return dict(record)
-        rows = list(csv.reader(table.read_text().splitlines()))[1:]
-    else:
-        table.unlink(missing_ok=True)  # before the record is replaced: it must never vouch for another one's numbers
-        record = {"seconds": 0.0, "started": _now()}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(workers)
-    record = {
-        "schema": SCHEMA,
-        **about,
-        "hash": work.hash,
-        "complete": False,
-        "provenance": provenance.collect(device),
-        "seconds": record["seconds"],
-        "started": record["started"],
-        "finished": None,
-    }
-    write_json(record_path, record)
+    record = _finished(work, path)
+    if record is None:
+        with ExitStack() as stack:
+            folder = tables.unfinished_folder(path)
+            try:
+                stack.enter_context(locked(folder, lambda: log.info("%s: another process computes it; waiting", path)))
+            except OSError as error:
+                raise UserError(
+                    f"{folder}: expected a folder that can be written to, found: {error.strerror or error}; "
+                    "make it writable or choose another with results_dir=FOLDER."
+                ) from error
+            record = _finished(work, path) or _compute(work, path, about, device, workers)
+    return record
 
+
+def _finished(work: Work, path: Path) -> dict[str, Any] | None:
+    """The record of this work's table; None if it is to be computed."""
+    table = tables.read(path)
+    if table is None or table.record.get("hash") != work.hash:
+        return None
+    where = tables.table_file(path)
+    header, *rows = _parsed(table.text) or [[]]
+    units = {tuple(row[: len(work.keys)]) for row in rows}
+    expected = {_texts(unit) for unit in work.units}
+    if not table.intact:
+        log.warning("%s: the numbers are not those that its record was written for; computing them again", where)
+    elif tuple(header) != work.header or units != expected:
+        log.warning("%s: the columns or units are not those of this version; computing them again", where)
+    else:
+        log.info("%s: already there with these settings (%s), skipped", path.name, where)
+        return table.record
+    return None
+
+
+def _compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.device, workers: int) -> dict[str, Any]:
+    file = tables.unfinished_folder(path) / f"{work.hash[:8]}.json"  # units and what identifies them: one file
+    for written in (file, tables.table_file(path), tables.record_file(path)):
+        for leftover in written.parent.glob(f".{written.name}.*.tmp"):  # of a process killed while it wrote
+            leftover.unlink()
+    what = {"hash": work.hash, "header": list(work.header)}
+    progress: dict[str, Any] = read_json(file) if file.exists() else {}
+    if {key: progress.get(key) for key in what} != what:
+        progress = {**what, "seconds": 0.0, "started": _now(), "rows": ""}
+    rows = _parsed(progress["rows"])
     done = {tuple(row[: len(work.keys)]) for row in rows}
     missing = [unit for unit in work.units if _texts(unit) not in done]
+    for unit in work.units:
+        if _texts(unit) in done:
+            work.saved(unit)
     if done:
         log.info("%s: %d of %d units already there, continuing", path.name, len(done), len(work.units))
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(workers)
+    facts = provenance.collect(device)
     torch.set_num_threads(work.torch_threads or 1)
     try:
         for unit in tqdm(missing, desc=path.name, disable=not sys.stderr.isatty()):
+            torch.set_flush_denormal(False)  # a training before may have switched it on
             start = time.perf_counter()
             rows += [[*_texts(unit), *_texts(row)] for row in work.rows(unit)]
             seconds = time.perf_counter() - start
-            record["seconds"] += seconds
-            _write_table(table, (*work.keys, *work.columns), rows)
-            write_json(record_path, record)
+            progress["seconds"] += seconds
+            _save(file, progress, rows)
+            work.saved(unit)
             if not sys.stderr.isatty():
                 named = ", ".join(f"{key} {value}" for key, value in zip(work.keys, unit, strict=True))
                 log.info("%s: %s, %.1f s", path.name, named, seconds)
     finally:
         torch.set_num_threads(threads)
-    record |= {"complete": True, "rows": len(rows), "finished": _now()}
-    write_json(record_path, record)
-    log.info("%s: %d rows in %s, %.0f s", path.name, len(rows), table, record["seconds"])
+        torch.set_flush_denormal(False)
+
+    record = {
+        "schema": SCHEMA,
+        **about,
+        "hash": work.hash,
+        "complete": True,
+        "provenance": facts,
+        "seconds": progress["seconds"],
+        "started": progress["started"],
+        "finished": _now(),
+        "rows": len(rows),
+    }
+    _keep_other(path, work.hash)
+    tables.write(path, _csv([work.header, *rows]), record)
+    file.unlink()
+    log.info("%s: %d rows in %s, %.0f s", path.name, len(rows), tables.table_file(path), record["seconds"])
     return record
+
+
+def _save(file: Path, progress: dict[str, Any], rows: list[list[str]]) -> None:
+    write_json(file, {**progress, "rows": _csv(rows)})
+
+
+def _keep_other(path: Path, new_hash: str) -> None:
+    """Copy the finished table that is about to be replaced to the other settings', if it isn't the same."""
+    old = tables.read(path)
+    if old is None or old.record["hash"] == new_hash:
+        return
+    kept = path.parent / tables.OTHER_SETTINGS / f"{path.name}-{old.record['hash'][:8]}"
+    if tables.read(kept) is None:
+        tables.write(kept, old.text, old.record)
+    log.warning(
+        "%s: was computed with other settings, data or code, and is kept as %s",
+        tables.table_file(path),
+        tables.table_file(kept),
+    )
 
 
 def threads_for(device: torch.device, threads: int | None) -> int:
@@ -133,10 +211,14 @@ def _text(value: Value) -> str:
     return str(value)
 
 
-def _write_table(path: Path, columns: Sequence[str], rows: list[list[str]]) -> None:
+def _csv(rows: Iterable[Sequence[str]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    write_text(path, text.getvalue())
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _parsed(text: str) -> list[list[str]]:
+    return list(csv.reader(text.splitlines()))
 
 
 def _now() -> str:

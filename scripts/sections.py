@@ -22,9 +22,11 @@ from bsnn.budgets import PAPER
 from bsnn.config import CONF
 from bsnn.files import write_text
 from bsnn.statements import Statement
+from bsnn.tables import others
 from scripts.account import table as markdown_table
 from scripts.cli import budget_dir
 from scripts.tables import Table, command, load_finished
+from scripts.tables import load as load_table
 
 FEW = 2  # differences that fit under a figure
 
@@ -113,6 +115,7 @@ def report(section: Section, parts: Parts, said: Sequence[Statement], folder: Pa
     if section.differences:
         texts += ["In every budget:", "\n".join(f"- {one}" for one in section.differences)]
     texts += ["## Where it ran", _where(parts)]
+    texts += _other_settings(section, folder / section.study)
     everything = f"make {section.study} BUDGET={budget}   # all of it; what is finished is skipped"
     commands = [_command(section, part, folder) for part in section.parts]
     texts += ["## How to make or continue this", "```\n" + "\n".join([everything, *commands]) + "\n```"]
@@ -176,6 +179,19 @@ def _where(parts: Parts) -> str:
             torch = facts["versions"]["torch"]
             rows.append([part, f"{found.seconds:.3g}", facts["device"], facts["threads"], commit, torch])
     return markdown_table(["part", "seconds", "device", "threads", "commit", "torch"], rows)
+
+
+def _other_settings(section: Section, where: Path) -> list[str]:
+    rows = []
+    for part in section.parts:
+        for path in others(where / part):
+            found = load_table(path, f"python -m experiments.{section.study} +experiment={section.study}_{part} ...")
+            name = f"{path.parent.name}/{path.name}.csv"
+            rows.append([part, f"[{name}]({name})", len(found.frame), f"{found.seconds:.3g}"])
+    if not rows:
+        return []
+    told = "Computed with settings, data or code that are not this budget's now. Nothing above uses these tables."
+    return ["## Other settings", told, markdown_table(["part", "table", "rows", "seconds"], rows)]
 
 
 def _command(section: Section, part: str, folder: Path) -> str:

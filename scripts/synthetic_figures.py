@@ -2,7 +2,8 @@
 
     python -m scripts.fig1 results/quick      # likewise fig2, fig3
 
-They read results/<budget>/fig<k>.csv and .json alone, and write fig<k>.png and .pdf beside them, in seconds.
+They read results/<budget>/fig<k>.csv and .json alone, and write fig<k>.png and .pdf beside them, in seconds; the same
+for the tables with other settings in results/<budget>/other_settings/.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bsnn import budgets, plotting
+from bsnn.tables import others
 from scripts import tables
 from scripts.cli import budget_dir
 from scripts.tables import Table
@@ -30,9 +32,9 @@ class Results(Table):
         return {key: activation["label"] for key, activation in self.config["activations"].items()}
 
 
-def load(folder: Path, figure: str) -> Results:
+def load(path: Path, command: str) -> Results:
     """Raises UserError, with the command to run, if the results are missing, unfinished or damaged."""
-    found = tables.load(folder / figure, tables.command("synthetic", figure, folder))
+    found = tables.load(path, command)
     return Results(found.frame, found.config, found.provenance, found.seconds)
 
 
@@ -50,11 +52,13 @@ def note(config: dict[str, Any]) -> str:
 def draw_and_save(
     figure: str, draw: Callable[[Results], Figure], description: str | None, argv: list[str] | None = None
 ) -> None:
-    """The command `python -m scripts.<figure> results/<budget>`."""
+    """The command `python -m scripts.<figure> results/<budget>`: the figure, and those with other settings."""
     folder = budget_dir(description, argv)
-    results = load(folder, figure)
-    with plotting.style():
-        drawing = draw(results)
-        plotting.budget_note(drawing, note(results.config))
-        png, pdf = plotting.save(drawing, folder / figure)
-    print(f"{png}, {pdf.name}")
+    command = tables.command("synthetic", figure, folder)
+    for path in (*others(folder / figure), folder / figure):
+        results = load(path, command)
+        with plotting.style():
+            drawing = draw(results)
+            plotting.budget_note(drawing, note(results.config))
+            png, pdf = plotting.save(drawing, path)
+        print(f"{png}, {pdf.name}")

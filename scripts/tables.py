@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from bsnn import tables
 from bsnn.errors import UserError
-from bsnn.files import read_json
 
 
 @dataclass(frozen=True)
@@ -24,25 +25,26 @@ class Table:
 
 def load(path: Path, command: str) -> Table:
     """`path`.csv and .json. Raises UserError, with the command to run, if they are missing, unfinished or damaged."""
-    table, record = path.with_suffix(".csv"), path.with_suffix(".json")
-    for needed in (table, record):
-        if not needed.exists():
-            raise UserError(f"{needed}: no such file; make it with: {command}")
-    facts = read_json(record)
-    if not facts["complete"]:
-        raise UserError(f"{table}: not finished yet; continue with: {command}")
-    frame = pd.read_csv(table)
-    expected, found = facts["rows"], len(frame)
-    if found != expected:
-        raise UserError(f"{table}: expected {expected} rows, found {found}; delete it and run: {command}")
+    found, table = tables.read(path), tables.table_file(path)
+    if found is None:
+        missing = [file for file in (table, tables.record_file(path)) if not file.exists()]
+        if tables.is_unfinished(path) or not missing:
+            raise UserError(f"{table}: not finished yet; continue with: {command}")
+        raise UserError(f"{missing[0]}: no such file; make it with: {command}")
+    facts, frame = found.record, pd.read_csv(io.StringIO(found.text))
+    if len(frame) != facts["rows"]:
+        raise UserError(f"{table}: expected {facts['rows']} rows, found {len(frame)}; delete it and run: {command}")
+    if not found.intact:
+        raise UserError(
+            f"{table}: expected the numbers that {path.name}.json was written for, found others; "
+            f"delete it and run: {command}"
+        )
     return Table(frame, facts["config"], facts["provenance"], facts["seconds"])
 
 
 def load_finished(path: Path, command: str) -> Table | None:
     """The same, None for a table that isn't there or isn't finished."""
-    record = path.with_suffix(".json")
-    there = record.exists() and path.with_suffix(".csv").exists() and read_json(record)["complete"]
-    return load(path, command) if there else None
+    return None if tables.read(path) is None else load(path, command)
 
 
 def command(module: str, experiment: str, folder: Path) -> str:

@@ -28,7 +28,7 @@ from experiments import bridge, bridge_training, study
 from experiments.bridge_config import BridgeConfig, shown
 from experiments.bridge_narrow import narrow, narrow_stack
 from experiments.bridge_table2 import ACCURACIES, accuracies_of, fourth_moment
-from experiments.bridge_training import cell_of, class_gaps, trained_rows
+from experiments.bridge_training import cell_of, class_gaps
 from scripts import bridge_statements, bridge_width
 from scripts.tables import Table
 from tests import factories
@@ -88,8 +88,16 @@ def test_training_goes_on_where_it_was_killed(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(bridge_training, "dataset", lambda device: images())
     settings = config("smoke", f"results_dir={tmp_path}", "threads=1")
     trained: list[Any] = []
-    expected = trained_rows(settings, "tanh", 0)
-    assert not (tmp_path / "smoke" / "bridge" / "checkpoints").exists()
+    work = bridge_training.trained(settings)
+    unit = ("tanh", 0)
+
+    def left() -> int:
+        return len(list(tmp_path.rglob("*.pt")))
+
+    expected = work.rows(unit)
+    assert left() == 2, "they go when the rows are on the disk, not before"
+    work.saved(unit)
+    assert left() == 0
     real = training.train
 
     def dying(cells: Any, *arguments: Any, **options: Any) -> Any:
@@ -101,10 +109,9 @@ def test_training_goes_on_where_it_was_killed(monkeypatch: pytest.MonkeyPatch, t
     with monkeypatch.context() as patch:
         patch.setattr(training, "train", dying)
         with pytest.raises(KeyboardInterrupt):
-            trained_rows(settings, "tanh", 0)
-    assert len(list((tmp_path / "smoke" / "bridge" / "checkpoints").iterdir())) == 1
-    assert trained_rows(settings, "tanh", 0) == expected
-    assert not (tmp_path / "smoke" / "bridge" / "checkpoints").exists()
+            work.rows(unit)
+    assert left() == 1
+    assert work.rows(unit) == expected
     before, after = ([row for row in expected if row[0] and row[1] == when] for when in (False, True))
     assert before != after
 

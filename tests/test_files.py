@@ -68,6 +68,22 @@ def test_a_full_disk_under_torch_save_is_a_users_mistake(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_of_something_else_is_not_blamed_on_the_place(tmp_path: Path) -> None:
+    """matplotlib looks for LaTeX while it writes; the sentence sent users to the folder's permissions."""
+
+    def without_latex(stream: object) -> None:
+        try:
+            raise FileNotFoundError(2, "No such file or directory", "latex")
+        except FileNotFoundError as error:
+            raise RuntimeError("latex could not be found") from error
+
+    with pytest.raises(RuntimeError, match="latex could not be found"):
+        write_atomically(tmp_path / "fig1.png", without_latex)
+    with pytest.raises(PermissionError):
+        write_atomically(tmp_path / "fig1.png", lambda _: (_ for _ in ()).throw(PermissionError(13, "no", "/a/font")))
+    assert not list(tmp_path.iterdir())
+
+
 def test_damaged_json_is_a_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text('{"a": 1')
     with pytest.raises(UserError, match=r"r\.json: expected JSON, found a damaged file"):

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -30,10 +31,20 @@ def test_looks_are_fixed_for_the_paper_and_distinct_for_others() -> None:
 
 
 def test_drawing_leaves_no_trace_and_repeats_to_the_byte(tmp_path: Path) -> None:
+    """Whatever the user's matplotlibrc says: a dark style, LaTeX, fonts, what savefig crops."""
     before = dict(mpl.rcParams)
     files = []
-    for name in ("one", "two"):
-        with plotting.style():
+    users: dict[str, Any] = {
+        "axes.facecolor": "black",
+        "text.color": "white",
+        "text.usetex": True,
+        "savefig.bbox": "tight",
+        "pdf.compression": 0,
+        "lines.dash_capstyle": "round",
+        "path.sketch": (1, 100, 2),
+    }
+    for name, matplotlibrc in (("one", {}), ("two", users)):
+        with mpl.rc_context(matplotlibrc), plotting.style():
             figure, axes = plotting.figure(1, 1, size=(2, 2))
             scale = plotting.LogRange.of([[0.0, 1e-9, math.inf]])
             axes[0, 0].plot(scale.place([0.0, 1e-9, math.inf]), **plotting.LOOKS["tanh"].line(markers=1))

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import CompactHydraException
 
 from bsnn.config import CONF
 from bsnn.errors import UserError
@@ -35,17 +36,17 @@ def command(monkeypatch: pytest.MonkeyPatch, folder: Path, experiment: str, *ove
     importlib.import_module(f"experiments.{study}").main()
 
 
-def part_of(folder: Path, experiment: str) -> None:
+def part_of(folder: Path, experiment: str, *overrides: str) -> None:
     """The same without the command line, whose start takes longer than most parts of this size."""
     study = experiment.split("_")[0]
     entry = importlib.import_module(f"experiments.{study}")
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        entry.main(compose(study, [f"+experiment={experiment}", "budget=smoke", f"results_dir={folder}"]))
+        entry.main(compose(study, [f"+experiment={experiment}", "budget=smoke", f"results_dir={folder}", *overrides]))
 
 
 def publish(study: str, folder: Path) -> dict[str, bytes]:
     importlib.import_module(f"scripts.{study}").main([str(folder)])
-    return {path.name: path.read_bytes() for path in (folder / study).iterdir()}
+    return {path.name: path.read_bytes() for path in (folder / study).iterdir() if path.is_file()}
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -67,7 +68,7 @@ def test_a_study_is_computed_once_and_reported(monkeypatch: pytest.MonkeyPatch, 
         raise AssertionError("a finished table was computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(units, "_write_table", refuse)
+        patch.setattr(units, "_save", refuse)
         # by its command now; skipping is one piece of code: all parts of one study, and one part of each other
         for part in section.parts if study == "collapse" else list(section.parts)[-1:]:
             command(patch, tmp_path, f"{study}_{part}")
@@ -103,26 +104,57 @@ def test_all_budgets_name_the_same_sizes(study: str) -> None:
 
 def test_a_killed_part_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     experiment, table = "theory_talk", tmp_path / "smoke" / "theory" / "talk.csv"
-    real, written = units._write_table, []
+    real, written = units._save, []
 
-    def dying(path: Path, *arguments: Any) -> None:
+    def dying(file: Path, progress: dict[str, Any], rows: list[list[str]]) -> None:
         if len(written) == 3:
             raise SystemExit("killed")
-        written.append(path)
-        real(path, *arguments)
+        written.append(len(rows))
+        real(file, progress, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(units, "_write_table", dying)
+        patch.setattr(units, "_save", dying)
         with pytest.raises(SystemExit, match="killed"):
             command(patch, tmp_path, experiment)
     assert len(written) == 3
-    kept = pd.read_csv(table)
+    assert not table.exists()
     command(monkeypatch, tmp_path, experiment)
     command(monkeypatch, tmp_path / "at once", experiment)
     assert table.read_bytes() == (tmp_path / "at once" / "smoke" / "theory" / "talk.csv").read_bytes()
-    assert len(pd.read_csv(table)) > len(kept) > 0
-    command(monkeypatch, tmp_path, experiment, "seed=1")
-    assert table.read_bytes() != (tmp_path / "at once" / "smoke" / "theory" / "talk.csv").read_bytes()
+    assert len(pd.read_csv(table)) > written[-1] > 0
+
+
+def test_a_sweep_keeps_every_result_and_the_report_shows_the_budgets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """README: any size is a setting. The budget's own settings go where they always went."""
+    folder = tmp_path / "smoke" / "theory"
+    part_of(tmp_path, "theory_talk")
+    first = publish("theory", tmp_path / "smoke")
+    for overrides in (["seed=1"], ["sizes.talk.draws=7"], ["seed=1"], ["threads=1", "device=cpu"]):
+        part_of(tmp_path, "theory_talk", *overrides)
+    others = {path.name.rsplit("-", 1)[0]: path for path in (folder / "other_settings").glob("*.csv")}
+    assert set(others) == {"talk-seed=1", "talk-draws=7"}
+    assert [len(pd.read_csv(path)) for path in others.values()].count(7) == 1
+    then = publish("theory", tmp_path / "smoke")
+    assert then["statements.csv"] == first["statements.csv"]
+    report = then["report.md"].decode()
+    assert all(f"](other_settings/{path.name})" in report for path in others.values())
+    assert "other_settings" not in first["report.md"].decode()
+
+    def failing(*_: object) -> None:
+        raise OSError("out of luck")
+
+    before = (folder / "talk.csv").read_bytes(), (folder / "talk.json").read_bytes()
+    monkeypatch.setattr(units, "_save", failing)
+    with pytest.raises(OSError, match="out of luck"):
+        part_of(tmp_path, "theory_talk", "seed=2")
+    assert ((folder / "talk.csv").read_bytes(), (folder / "talk.json").read_bytes()) == before
+
+
+def test_a_budget_without_a_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CompactHydraException, match=r"budget\.name: expected the name of a file in conf/budget/"):
+        part_of(tmp_path, "theory_talk", "budget.name=mine")
 
 
 def test_an_unknown_part_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

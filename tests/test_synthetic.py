@@ -2,17 +2,23 @@
 
 import json
 import math
+import platform
+import shutil
 import sys
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
+from bsnn import plotting
 from bsnn.config import CONF, SyntheticConfig, checked
 from bsnn.errors import UserError
 from experiments import synthetic
+from experiments.units import identity_hash
 from scripts import fig1, fig2, fig3
 
 FIGURES = {"fig1": fig1, "fig2": fig2, "fig3": fig3}
@@ -97,7 +103,7 @@ def test_an_interrupted_figure_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path
             command(patch, tmp_path, "fig3")
     budget_dir = tmp_path / "smoke"
     assert made == [8, 16, 32, 8]
-    assert len(pd.read_csv(budget_dir / "fig3.csv")) == 4 * 6
+    assert not (budget_dir / "fig3.csv").exists()
     with pytest.raises(UserError, match=r"not finished yet; continue with: python -m experiments\.synthetic"):
         fig3.main([str(budget_dir)])
 
@@ -109,15 +115,29 @@ def test_an_interrupted_figure_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path
     command(monkeypatch, tmp_path / "at once", "fig3")
     assert (budget_dir / "fig3.csv").read_bytes() == (tmp_path / "at once" / "smoke" / "fig3.csv").read_bytes()
 
+
+def test_a_sweep_keeps_every_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each is drawn; the figure, and what the report reads, is that of the budget's own settings."""
+    budget_dir = tmp_path / "smoke"
+    command(monkeypatch, tmp_path, "fig3")
+    before = [(budget_dir / f"fig3.{suffix}").read_bytes() for suffix in ("csv", "json")]
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic, "draw", lambda *_: 1 / 0)
+        with pytest.raises(SystemExit):
+            command(patch, tmp_path, "fig3", "seed=1")
     command(monkeypatch, tmp_path, "fig3", "seed=1")
-    table = pd.read_csv(budget_dir / "fig3.csv")
-    assert len(table) == 6 * 6
-    assert not table.equals(pd.read_csv(tmp_path / "at once" / "smoke" / "fig3.csv")), "another seed, other numbers"
+    command(monkeypatch, tmp_path, "fig3", "seed=2", "draws=1", "activations.elu.module.alpha=2")
+    assert [(budget_dir / f"fig3.{suffix}").read_bytes() for suffix in ("csv", "json")] == before
+    fig3.main([str(budget_dir)])
+    for suffix in ("csv", "json", "png", "pdf"):
+        others = sorted(path.name.rsplit("-", 1)[0] for path in (budget_dir / "other_settings").glob(f"*.{suffix}"))
+        assert others == ["fig3-alpha=2-seed=2-draws=1", "fig3-seed=1"]
+    assert (budget_dir / "fig3.png").exists()
 
 
 def test_the_hash_changes_with_what_changes_the_numbers() -> None:
     def identity(*overrides: str) -> str:
-        return synthetic.Experiment(settings(*overrides)).work.hash
+        return identity_hash(synthetic.Experiment(settings(*overrides)).identity)
 
     fig1_hash = identity("+experiment=fig1")
     same = ["device=cpu", "threads=1", "results_dir=elsewhere", "draws=7", "widths=[5]", "activations.tanh.label=Th"]
@@ -148,6 +168,20 @@ def test_a_function_that_cannot_be_normalised_is_named() -> None:
 def test_missing_results_name_the_command(tmp_path: Path, figure: str) -> None:
     with pytest.raises(UserError, match=rf"python -m experiments\.synthetic \+experiment={figure} budget=quick"):
         FIGURES[figure].main([str(tmp_path / "quick")])
+
+
+def test_published_numbers_give_the_published_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """To the pixel, with the same matplotlib on the same kind of machine, whatever the user's matplotlibrc says."""
+    published = CONF.parent / "results" / "quick"
+    for suffix in ("csv", "json"):
+        shutil.copy(published / f"fig3.{suffix}", tmp_path)
+    monkeypatch.setitem(plotting.STYLE, "savefig.dpi", plotting.DPI)
+    with mpl.rc_context({"text.usetex": True, "axes.facecolor": "black", "savefig.bbox": "tight"}):
+        fig3.main([str(tmp_path)])
+    made = json.loads((published / "fig3.json").read_text())["provenance"]
+    if (made["versions"]["matplotlib"], made["platform"]) == (mpl.__version__, f"Linux {platform.machine()}"):
+        with Image.open(tmp_path / "fig3.png") as ours, Image.open(published / "fig3.png") as theirs:
+            np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
 
 
 def test_a_damaged_table_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
