@@ -1,5 +1,5 @@
 """Weights & Biases while a cell trains: a live copy of the record. It never asks, and its failures never stop a
-training.
+training that has begun.
 
 Trackers may be used in several threads at once, each in one. What a run holds is defined in bsnn.wandb_runs.
 """
@@ -16,6 +16,7 @@ import wandb
 from bsnn import wandb_login, wandb_runs
 from bsnn.cell import Cell
 from bsnn.config import TrackingConfig
+from bsnn.errors import UserError
 from bsnn.metrics import Row
 from bsnn.wandb_login import Mode
 from bsnn.wandb_runs import Described
@@ -32,7 +33,7 @@ class _Service:
 
 
 class Tracker:
-    """One W&B run for one cell; with mode `none`, nothing."""
+    """One W&B run for one cell; with mode `none`, nothing. Raises UserError for mode `online` without a login."""
 
     def __init__(self, config: TrackingConfig, cell: Cell, budget: str) -> None:
         self._run: Any = None
@@ -76,6 +77,8 @@ class Tracker:
     def _attempt(self, action: Callable[[], object]) -> None:
         try:
             action()
+        except UserError:
+            raise
         except Exception as error:
             log.warning("W&B: %s; the record isn't affected", wandb_runs.failure(error))
             self._run = None
