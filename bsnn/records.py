@@ -28,6 +28,7 @@ results/<budget>/runs/<cell id>/record.json
 
 from __future__ import annotations
 
+import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def read_record(folder: Path) -> Record | None:
         raise UserError(
             f"{path}: expected a record of schema {SCHEMA}, found another file; move it away and run again."
         )
+    if re.fullmatch(r"\w[\w.-]*", str(record.get("id") or "")) is None:  # it becomes part of paths
+        raise UserError(f"{path}: expected an id that names a folder, found {record.get('id')!r}; move it away.")
     for setting, value in DEFAULTS.items():
         record["cell"].setdefault(setting, value)
     record.setdefault("segments", [_only_segment(record)])

@@ -1,5 +1,5 @@
 """Weights & Biases while a cell trains: a live copy of the record. It never asks, and its failures never stop a
-training.
+training that has begun.
 
 Trackers may be used in several threads at once, each in one. What a run holds is defined in bsnn.wandb_runs.
 """
@@ -19,6 +19,7 @@ import wandb
 from bsnn import wandb_login, wandb_runs
 from bsnn.cell import Cell
 from bsnn.config import TrackingConfig
+from bsnn.errors import UserError
 from bsnn.metrics import Row
 from bsnn.records import UNFINISHED
 from bsnn.wandb_login import Mode
@@ -42,6 +43,8 @@ class Tracker:
     the server holds already are not sent again. If that run is another training's, it is left alone, and scripts.sync
     brings this one's rows. Offline every process writes a run of its own, with all rows from the first on, and removes
     the shorter ones of earlier processes.
+
+    Raises UserError for mode `online` without a login.
     """
 
     def __init__(self, config: TrackingConfig, cell: Cell, budget: str) -> None:
@@ -110,6 +113,8 @@ class Tracker:
     def _attempt(self, action: Callable[[], object]) -> None:
         try:
             action()
+        except UserError:
+            raise
         except Exception as error:
             log.warning("W&B: %s; the record isn't affected", wandb_runs.failure(error))
             self._run = None

@@ -35,13 +35,21 @@ def configured(project: str | None = None, entity: str | None = None) -> Trackin
 
 
 def mode(requested: str) -> Mode:
-    """`auto` is what WANDB_MODE says, else online for a user who is logged in and has a network, else offline."""
+    """`auto` is what WANDB_MODE says, else online for a user who is logged in and has a network, else offline.
+
+    Raises UserError for online without a login: wandb itself would wait at a terminal for somebody to choose.
+    """
     if not os.environ.get("WANDB_MODE", "unset"):
-        del os.environ["WANDB_MODE"]  # wandb raises an error for an empty one
+        os.environ.pop("WANDB_MODE", None)  # wandb refuses an empty one; another thread may be faster
     if requested == "auto":
         requested = os.environ.get("WANDB_MODE") or ("online" if logged_in() and reachable() else "offline")
     match requested:
         case "online":
+            if not logged_in():
+                raise UserError(
+                    f"W&B: expected a login, since tracking.mode or WANDB_MODE is online, found no key for {server()}; "
+                    "run `wandb login`, set WANDB_API_KEY, or choose tracking.mode=offline or tracking=none."
+                )
             return "online"
         case "none" | "disabled":
             return "disabled"
@@ -51,7 +59,7 @@ def mode(requested: str) -> Mode:
 
 def logged_in() -> bool:
     """Whether W&B would find a key: in the environment, or in the file where `wandb login` puts it."""
-    if os.environ.get("WANDB_API_KEY"):
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(urlparse(server()).hostname or "") is not None

@@ -15,7 +15,7 @@ from bsnn.cell import Cell
 from bsnn.checkpoints import Progress
 from bsnn.errors import UserError
 from bsnn.modules import build
-from bsnn.records import cell_of, run_dir
+from bsnn.records import cell_of, read_record, run_dir, write_record
 from bsnn.reference import ReferenceStack
 from bsnn.runner import load_trained
 from tests.engine.cells import make_cell
@@ -116,6 +116,15 @@ def test_results_are_read_without_building_what_they_name(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="trust=True"):
         cell.with_seed(3).make_activation()
     assert not MADE
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "..", None])
+def test_a_record_names_no_other_place(tmp_path: Path, name: str | None) -> None:
+    record = make_record(make_cell("tanh"), "smoke")
+    folder = run_dir(tmp_path, "smoke", record["id"])
+    write_record(folder, record | {"id": name})
+    with pytest.raises(UserError, match="expected an id that names a folder, found"):
+        read_record(folder)
 
 
 def test_trust_is_no_part_of_a_cell() -> None:

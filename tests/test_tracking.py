@@ -17,6 +17,7 @@ import wandb
 from bsnn import tracking, wandb_login
 from bsnn.cell import Cell
 from bsnn.config import TrackingConfig
+from bsnn.errors import UserError
 from bsnn.metrics import Row
 from bsnn.records import Record, read_records
 from bsnn.tracking import Tracker
@@ -80,12 +81,7 @@ def test_mode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_MODE", "")
     assert not logged_in()
-    assert [mode(asked) for asked in ("auto", "offline", "none", "online")] == [
-        "offline",
-        "offline",
-        "disabled",
-        "online",
-    ]
+    assert [mode(asked) for asked in ("auto", "offline", "none")] == ["offline", "offline", "disabled"]
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     assert mode("auto") == "online"
     assert mode("none") == "disabled"
@@ -124,6 +120,7 @@ def test_one_refusal_is_enough_and_open_runs_survive_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(tracking.wandb, "teardown", lambda: ended.append(True))
     monkeypatch.setattr(tracking._Service, "refused", False)
     monkeypatch.setattr(tracking._Service, "open_runs", 0)
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
     config = TrackingConfig(mode="online", dir=str(tmp_path))
     first = Tracker(config, CELL, "smoke")
     refusing[0] = True
@@ -136,6 +133,30 @@ def test_one_refusal_is_enough_and_open_runs_survive_it(monkeypatch: pytest.Monk
     Tracker(config, CELL, "smoke").finish("ok")
     assert opened[4:] == [("online", ""), ("offline", "")]
     assert ended == [True]
+
+
+@pytest.mark.parametrize(("requested", "environment"), [("online", "offline"), ("auto", "online")])
+def test_online_without_a_login_is_a_mistake_and_no_question(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, requested: str, environment: str
+) -> None:
+    """wandb.init would wait at a terminal for somebody to choose."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("WANDB_MODE", environment)
+    monkeypatch.setattr(tracking.wandb, "init", lambda **_: pytest.fail("it may ask"))
+    with pytest.raises(UserError, match=r"expected a login, .*`wandb login`.* tracking.mode=offline or tracking=none"):
+        Tracker(TrackingConfig(mode=requested, dir=str(tmp_path)), CELL, "smoke")
+
+
+def test_threads_find_the_mode_although_another_has_just_dropped_an_empty_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Environment(dict[str, str]):
+        def get(self, name: str, default: Any = None) -> Any:
+            return "" if name == "WANDB_MODE" else super().get(name, default)  # as it was a moment ago
+
+    monkeypatch.setattr(wandb_login.os, "environ", Environment())
+    assert mode("offline") == "offline"
 
 
 def test_a_failing_log_is_a_warning(
