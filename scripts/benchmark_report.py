@@ -90,9 +90,9 @@ def stacks(width: int, mixed: pd.DataFrame) -> Iterator[str]:
     engine = times[times.index.str.startswith("engine")]
     hot, cold, moved = (times[name] for name in CEILINGS)
     best, bound = engine.min(), max(hot, moved)
-    yield f"A step is {flop:.2f} GFLOP and moves {traffic:.3f} GB: the forward pass reads V, the backward pass reads and"
-    yield f"writes V and its velocity. Its products alone take torch {hot:.2f} ms with one layer's weights in the cache,"
-    yield f"{cold:.2f} ms with all layers' in memory; its traffic alone takes {moved:.2f} ms. One can hide behind the"
-    yield f"other, so that a step takes {bound:.2f} ms at least. The engine's fastest stack takes {best:.2f} ms:"
+    yield f"A step is {flop:.2f} GFLOP and moves {traffic:.3f} GB: the forward pass reads V, the backward pass reads"
+    yield f"and writes V and its velocity. Its products alone take torch {hot:.2f} ms with one layer in the cache,"
+    yield f"{cold:.2f} ms with all layers' in memory; its traffic alone takes {moved:.2f} ms. One can hide behind"
+    yield f"the other: a step takes {bound:.2f} ms at least. The engine's fastest stack takes {best:.2f} ms:"
     yield f"**{bound / best:.2f}** of that bound, and {cold / best:.2f} of the speed of torch's products alone with"
     yield "weights in memory.\n"
