@@ -99,10 +99,11 @@ def test_both_initialisations_in_one_stack() -> None:
     assert alike == [[one == other for other in starts] for one in starts]
 
 
-@pytest.mark.parametrize("width", [9, 129, 270])
-def test_any_width(width: int) -> None:
-    """Narrower than a vector, and wider than the panel of rows that the kernels' products take at a time."""
-    worst = largest_differences(cells_of(MIXED, width=width, depth=3, learning_rate=1e-3), 3, True)
+@pytest.mark.parametrize(("width", "batch"), [(9, 16), (129, 80), (270, 16)])
+def test_any_width(width: int, batch: int) -> None:
+    """Narrower than a vector, and more rows and samples than the kernels' products take at a time."""
+    cells = cells_of(MIXED, width=width, depth=3, learning_rate=1e-3, batch_size=batch)
+    worst = largest_differences(cells, 3, True)
     assert max(worst.values()) < 1e-10, worst
 
 
