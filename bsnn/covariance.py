@@ -6,7 +6,8 @@ what is computed, by every route here, is that gap as a function of the distance
 
     gap(d) = C[phi|1] - C[phi|1 - d] = E (phi(x) - phi(y))^2 / 2,      d in [0, 2]
 
-to 1e-9 of itself, or 1e-12 of E phi^2 where breaks of phi cancel. C is E phi^2 minus it. By Stein's lemma C[phi|.]' = C[phi'|.].
+to 1e-9 of itself, or 1e-12 of E phi^2 where breaks cancel. C is E phi^2 minus it. By Stein's lemma
+C[phi|.]' = C[phi'|.].
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def integrate(
         error = torch.where(atom.unsqueeze(1), 0, (doubt or Level.doubt)(level))
         limits = scale(total).clamp_min(_TINY)
         share = torch.maximum(error / (tolerance * limits), last_bit / (_LAST_BIT * limits))
-        rough = share.amax(1) > 1
+        rough = ~(share.amax(1) <= 1)  # nan, of two infinities, is rough
         done = done + (left + right)[~rough].sum(0)
         finished.append(_halves(level.lo[~rough], level.hi[~rough]))
         if not rough.any():
@@ -137,8 +137,8 @@ def breaks(f: Sampled, edges: Tensor, tolerance: float) -> tuple[Tensor, Tensor]
 
     A function whose components are phi and phi' jumps where phi jumps or has a kink, and bends where phi' has one.
 
-    Sought between the ends of the first panels, `edges`, of width 1/8, and jumps also at them. Raises NotResolvedError if f
-    is rough all over.
+    Sought between the ends of the first panels, `edges`, of width 1/8, and jumps also at them. Raises
+    NotResolvedError if f is rough all over.
     """
     level, jumping, bent = Level.first(f, edges), [edges[:0]], set[float]()
     for number in range(_BREAK_LEVELS):
