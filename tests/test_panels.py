@@ -199,6 +199,7 @@ def test_sizes_do_not_matter(size: float) -> None:
         gaussian_moments(lambda x: size * torch.tanh(x))
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__")
 @pytest.mark.parametrize(
     ("phi", "message"),
     [
@@ -213,6 +214,7 @@ def test_what_float64_cannot_tell_is_refused(phi: Callable[[Tensor], Tensor], me
         GPN(phi)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
 def test_scripted_modules_work() -> None:
     assert gaussian_poincare_constants(torch.jit.script(nn.ELU())) == gaussian_poincare_constants(nn.ELU())
 
