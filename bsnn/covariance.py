@@ -6,7 +6,8 @@ what is computed, by every route here, is that gap as a function of the distance
 
     gap(d) = C[phi|1] - C[phi|1 - d] = E (phi(x) - phi(y))^2 / 2,      d in [0, 2]
 
-to a small relative error. C is E phi^2 minus it. By Stein's lemma C[phi|.]' = C[phi'|.].
+to 1e-9 of itself, or 1e-12 of E phi^2 where breaks cancel. C is E phi^2 minus it. By Stein's lemma
+C[phi|.]' = C[phi'|.].
 """
 
 from __future__ import annotations
@@ -15,23 +16,22 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from bsnn.activations import value_and_slope
 from bsnn.gpn import GPN
-from bsnn.quadrature import Phi, float64_phi, gaussian_moments, name_of
+from bsnn.panels import NotResolvedError, breaks, cuts, first_edges, gauss
+from bsnn.quadrature import Phi, analyse, float64_phi, gaussian_moments, name_of, root_density
 
 Elementwise = Callable[[Tensor], Tensor]
 
 _RANGE = 10.0  # the density there is 1e-22: enough for phi of polynomial growth
-_NODES = 16  # Gauss-Legendre, on panels of width 1 or less
-_SMOOTH = 1e-7  # size of the last Legendre coefficients, relative; squared it is the error of the integrals
-_KINK_LEVEL = 12  # what is still rough on a panel of width 2^-12 is taken for a kink
-_LAST_LEVEL = 44
+_SMOOTH = 1e-7  # what a panel's polynomial may miss, relative; squared it is the error of the integrals
 _MAX_BREAKS = 48
+_SHIFT = 0.01287  # of the first panels, so that bends at round numbers lie inside one
+_AGREE = 1e-11  # how well gap(1) has to be the variance
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ def _closed_form(phi: Phi) -> Covariance | None:
 
 
 def _numerical(phi: Phi, kinks: Sequence[float]) -> Covariance:
-    moments = gaussian_moments(phi, kinks)  # says what is wrong with phi, if anything is
+    found = analyse(phi, kinks)  # says what is wrong with phi, if anything is
+    moments = found.of(phi)
     function = float64_phi(phi)
 
     def value(x: Tensor) -> Tensor:
@@ -166,13 +167,30 @@ def _numerical(phi: Phi, kinks: Sequence[float]) -> Covariance:
     def slope(x: Tensor) -> Tensor:
         return value_and_slope(function, x)[1]
 
-    breaks = _breaks(function, kinks)
-    return Covariance(
+    # phi and phi' are resolved to a share of what makes them differ from a line, or else of the whole
+    sizes = (found.residual, found.moments.second), (found.residual_slope, found.moments.derivative_second)
+    scales = [2.0**found.exponent * max(math.sqrt(rest), 1e-7 * math.sqrt(whole)) or 1.0 for rest, whole in sizes]
+    places = _breaks(phi, function, kinks, torch.tensor(scales, dtype=torch.float64, device="cpu"))
+    covariance = Covariance(
         moments.second,
         moments.derivative_second,
-        lambda distance: _gaps(value, breaks, distances(distance)),
-        lambda distance: _gaps(slope, breaks, distances(distance)),
+        lambda distance: _gaps(value, places, distances(distance)),
+        lambda distance: _gaps(slope, places, distances(distance)),
     )
+    # x and y are independent at distance 1: both gaps are variances, which quadrature knows apart from all this.
+    one, mean_slope = torch.ones(1, dtype=torch.float64, device="cpu"), 2.0**found.exponent * found.mean_slope
+    for gap, mean, second in (
+        (covariance.gap, moments.mean, moments.second),
+        (covariance.slope_gap, mean_slope, moments.derivative_second),
+    ):
+        error = float(gap(one)) - (second - mean**2)
+        if not abs(error) <= _AGREE * second:
+            raise ValueError(
+                f"{name_of(phi)} is too rough or grows too fast for C[phi|rho]: at rho = 0 it is wrong by "
+                f"{error / second:.1g} of E phi^2 or E phi'^2; expected polynomial growth, and kinks of parts narrower "
+                "than 0.01 in `kinks`"
+            )
+    return covariance
 
 
 def _gaps(f: Elementwise, breaks: Tensor, distance: Tensor) -> Tensor:
@@ -215,71 +233,35 @@ def _rule(start: float, breaks_XE: Tensor) -> tuple[Tensor, Tensor]:
         edges = torch.cat([grid, breaks_XE[0].clamp(start, _RANGE)]).unique()[None]
     else:
         edges = torch.cat([grid.expand(rows, -1), breaks_XE.clamp(start, _RANGE)], dim=1).sort(dim=1).values
-    half = (edges[:, 1:] - edges[:, :-1])[..., None] / 2
-    x = edges[:, :-1, None] + half * (1 + _nodes())
-    return x, half * _weights() * torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    x, weight = (part.unflatten(0, (rows, -1)) for part in gauss(edges[:, :-1].flatten(), edges[:, 1:].flatten()))
+    return x, weight * torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
 
 
-def _breaks(phi: Phi, kinks: Sequence[float]) -> Tensor:
-    """Where to split what phi is part of: its kinks and jumps, and panel edges where it is steep; sorted."""
+def _breaks(phi: Phi, function: Phi, kinks: Sequence[float], scales: Tensor) -> Tensor:
+    """Where to split what phi is part of: its kinks and jumps, and ends of panels where it is steep; sorted."""
     reach = math.sqrt(2) * _RANGE
-    panels = math.ceil(2 * reach)
-    # shifted, so that kinks at round numbers lie inside a panel and show
-    grid = torch.linspace(-reach, reach, panels + 1, dtype=torch.float64) + 0.2137
-    found = {float(kink) for kink in kinks if abs(kink) < reach}
-    lo, hi = grid[:-1], grid[1:]
-    for level in range(_LAST_LEVEL):
-        rough = _rough(phi, lo, hi)
-        if level >= _KINK_LEVEL:
-            for left, right in zip(lo[rough].tolist(), hi[rough].tolist(), strict=True):
-                found = {kink for kink in found if not left <= kink <= right} | {_roundest(left, right)}
-        lo, hi = _halves(lo[rough], hi[rough])
-        if not len(lo):
-            break
-    edges = torch.cat([grid, torch.tensor(sorted(found), dtype=torch.float64)]).unique()
-    lo, hi = edges[:-1], edges[1:]
-    for _ in range(_KINK_LEVEL):
-        rough = _rough(phi, lo, hi)
-        lo, hi = _halves(lo[rough], hi[rough])
-        found |= set(lo.tolist()) | set(hi.tolist())
-    if len(found) > _MAX_BREAKS:
+
+    def components(x: Tensor) -> Tensor:
+        """phi and phi', measured by `scales` in the Gaussian L2 norm: (N, 2)."""
+        return torch.stack(value_and_slope(function, x), dim=1) * root_density(x).unsqueeze(1) / scales
+
+    known = [float(kink) for kink in kinks if abs(kink) < reach]
+    # The grid is shifted: bends at round numbers lie inside a panel and show.
+    shifted = sorted({*(first_edges((), reach=reach) + _SHIFT).tolist(), *known})
+    try:
+        found = breaks(components, torch.tensor(shifted, dtype=torch.float64), _SMOOTH)
+        known += torch.cat(found).tolist()
+        places = torch.cat(
+            [torch.tensor(known, dtype=torch.float64), cuts(components, first_edges(known, 1, reach), _SMOOTH)]
+        ).unique()
+    except NotResolvedError as error:
+        raise ValueError(f"{name_of(phi)} is too rough for C[phi|rho] near x = {error.at:.6g}") from None
+    if len(places) > _MAX_BREAKS:
         raise ValueError(
             f"{name_of(phi)} is too rough for C[phi|rho]: expected at most {_MAX_BREAKS} kinks and edges of steep "
-            f"parts in |x| < {reach:.3g}, found {len(found)}"
+            f"parts in |x| < {reach:.3g}, found {len(places)}"
         )
-    return torch.tensor(sorted(found), dtype=torch.float64)
-
-
-def _halves(lo: Tensor, hi: Tensor) -> tuple[Tensor, Tensor]:
-    middle = (lo + hi) / 2
-    return torch.cat([lo, middle]), torch.cat([middle, hi])
-
-
-def _rough(phi: Phi, lo: Tensor, hi: Tensor) -> Tensor:
-    """Whether phi or phi' is no polynomial of degree 12 on a panel, by the last Legendre coefficients: (P,) bool."""
-    if not len(lo):
-        return torch.zeros(0, dtype=torch.bool)
-    x = lo[:, None] + (hi - lo)[:, None] / 2 * (1 + _nodes())
-    degrees = torch.arange(_NODES - 3, _NODES)
-    legendre = torch.from_numpy(np.polynomial.legendre.legvander(_nodes().numpy(), _NODES - 1))[:, -3:]
-    projection = legendre * _weights()[:, None] * (2 * degrees + 1) / 2
-    values = torch.stack([part.view_as(x) for part in value_and_slope(phi, x.flatten())])
-    scale = values.abs().amax(dim=(0, 2)).clamp_min(1.0)
-    return ((values @ projection).abs().amax(dim=(0, 2)) / scale) > _SMOOTH
-
-
-def _roundest(left: float, right: float) -> float:
-    """The shortest decimal in [left, right]: a kink at 0.1 is at 0.1."""
-    middle = (left + right) / 2
-    return 0.0 + next((r for r in (round(middle, digits) for digits in range(15)) if left <= r <= right), middle)
-
-
-def _nodes() -> Tensor:
-    return torch.from_numpy(np.polynomial.legendre.leggauss(_NODES)[0])
-
-
-def _weights() -> Tensor:
-    return torch.from_numpy(np.polynomial.legendre.leggauss(_NODES)[1])
+    return torch.as_tensor(places)
 
 
 def _angle(distance: Tensor) -> Tensor:

@@ -17,38 +17,53 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bsnn.quadrature import ROUNDING, Phi, moments_and_discriminant, name_of
+from bsnn.quadrature import ROUNDING, Phi, analyse, name_of
+
+# Above this E phi^2 / E phi'^2, phi's rounding of 1e-16 is more than 1e-10 of its variation.
+_NEARLY_CONSTANT = 1e11
+# disc of a function with jumps is known to about 1e-14: below this its root, and so b, is not known to 1e-10.
+_TELLABLE = 1e-8
 
 
 def gaussian_poincare_constants(phi: Phi, root: str = "paper", kinks: Sequence[float] = ()) -> tuple[float, float]:
-    """(a, b) such that a phi + b is GPN (equations 10 and 11), to 1e-10 or better.
+    """(a, b) such that a phi + b is GPN (equations 10 and 11): a to 1e-10 of itself, b to 1e-10 of 1 + |a E phi|.
 
     root: "+" or "-" is the sign of the square root in b; "paper" is the choice of Table 1, "+" unless phi has an
     attribute `gpn_root` (only `bsnn.activations.SigmoidGELU` does). -a would serve as well as a; a > 0 keeps phi's
     direction.
     phi, kinks: as for `bsnn.quadrature.gaussian_moments`.
 
-    Raises ValueError also if phi' is zero almost everywhere (sign, round, a constant: no a exists), or if phi jumps so
-    that disc < 0 (no b exists). A phi with jumps but disc >= 0 is accepted: its (a, b) do solve the two equations, with
-    phi' taken between the jumps, but the paper's theory, which needs a Lipschitz phi, says nothing about it.
+    Raises ValueError also if phi' is zero almost everywhere (sign, round, a constant: no a exists), if phi jumps so
+    that disc < 0 (no b exists) or so near to it that b can't be told, or if phi is nearly constant, so that float64
+    has fewer than ten digits of phi - E phi. A phi with jumps but disc > 0 is accepted: its (a, b) do solve the two
+    equations, with phi' taken between the jumps, but the paper's theory, which needs a Lipschitz phi, says nothing
+    about it. Jumps below 1e-10 of sqrt(E phi'^2) are taken for rounding.
     """
     sign = _root_sign(phi, root)
-    moments, disc = moments_and_discriminant(phi, kinks)
-    if moments.derivative_second == 0:
+    found = analyse(phi, kinks)
+    mean, second, derivative_second = found.moments
+    if derivative_second == 0:
         raise ValueError(
             f"{name_of(phi)} has zero derivative almost everywhere, so E phi'^2 = 0 and no a makes E (a phi')^2 = 1; "
             "expected a slope that autograd sees (not sign, round, a constant, or a value detached from its input)"
         )
-    if disc < -ROUNDING:
+    if second > _NEARLY_CONSTANT * derivative_second:
         raise ValueError(
-            f"{name_of(phi)} jumps: 1 - Var phi / E phi'^2 = {disc:.3g}, which the Gaussian-Poincaré inequality "
-            "forbids for a continuous function, and no b makes E (a phi + b)^2 = 1; expected a continuous function"
+            f"{name_of(phi)} is nearly constant: E phi^2 / E phi'^2 = {second / derivative_second:.3g} leaves float64 "
+            "fewer than ten digits of phi's variation; expected phi without its mean, which normalisation takes out"
         )
-    a = moments.derivative_second**-0.5
-    centre, distance = -a * moments.mean, sign * math.sqrt(max(disc, 0.0))
+    if found.disc < (_TELLABLE if found.jumps else -ROUNDING):
+        raise ValueError(
+            f"{name_of(phi)} jumps: 1 - Var phi / E phi'^2 = {found.disc:.3g}, which the Gaussian-Poincaré inequality "
+            f"forbids for a continuous function if negative; below {_TELLABLE:g} no b makes E (a phi + b)^2 = 1, "
+            "or none that float64 can tell; expected a continuous function"
+        )
+    a = derivative_second**-0.5
+    centre, distance = -a * mean, sign * math.sqrt(max(found.disc, 0.0))
     b = centre + distance
     # Where the two cancel (ReLU: E phi^2 = E phi'^2 already) what is left is rounding, of either sign.
-    return a, 0.0 if abs(b) <= 1e-14 * (abs(centre) + abs(distance)) else b
+    b = 0.0 if abs(b) <= 1e-14 * (abs(centre) + abs(distance)) else b
+    return math.ldexp(a, -found.exponent), b  # the moments are those of phi / 2^exponent, which has the same b
 
 
 class GPN(nn.Module):

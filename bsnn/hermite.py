@@ -15,17 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bsnn.quadrature import Phi, float64_phi, name_of
+from bsnn.panels import NotResolvedError, first_edges, gauss, integrate, panel_integrals
+from bsnn.quadrature import Phi, checked, in_float64, infinite_moment, normalised_phi, root_density, unresolved
 
-_RANGE = 38.0  # the density at 38 is 1e-314, where float64 ends
-_NODES = 16
-_TOLERANCE = 1e-14
-_MAX_BISECTIONS = 60
-_MAX_PANELS = 2**16
+# A panel may leave this share of sqrt(E phi^2) in doubt.
+_TOLERANCE = 1e-15
 
 
 def hermite_polynomials(x: Tensor, degree: int) -> Tensor:
@@ -47,18 +44,17 @@ def hermite_series(coefficients: Tensor, x: Tensor) -> Tensor:
 def hermite_coefficients(phi: Phi, degree: int, kinks: Sequence[float] = ()) -> Tensor:
     """a_0, ..., a_degree of an elementwise phi: float64 (degree + 1,), each to about 1e-13 of sqrt(E phi^2).
 
-    By Gauss-Legendre quadrature on panels that are bisected until phi is resolved; phi as for
-    `bsnn.quadrature.gaussian_moments`, of which no derivative is taken here, so that jumps are welcome. Kinks and jumps
-    are found; `kinks` is for features narrower than about 0.01, which the first grid can step over.
+    By Gauss-Legendre quadrature on the bisected panels of `bsnn.panels`; phi and kinks as for
+    `bsnn.quadrature.gaussian_moments`, but no derivative is taken here, so that jumps are welcome.
 
     Raises ValueError if degree < 0, or phi is not an elementwise function, gives nan, or has an infinite E phi^2.
     """
     _at_least_zero(degree)
-    x, weight, y = _rule(phi, degree, kinks)
+    x, weight, y, exponent = _rule(phi, degree, kinks)
     # Half of the density goes to H_k: the Hermite functions H_k sqrt(density) stay below 1 for every k and x.
-    root = _root_density(x)
+    root = root_density(x)
     integrand = weight * y * root
-    return torch.stack([integrand @ function for function in _recurrence(root, x, degree)])
+    return 2.0**exponent * torch.stack([integrand @ function for function in _recurrence(root, x, degree)])
 
 
 def linearisation_error(phi: Phi, kinks: Sequence[float] = ()) -> float:
@@ -67,11 +63,12 @@ def linearisation_error(phi: Phi, kinks: Sequence[float] = ()) -> float:
     Computed as the square that it is, without the cancellation of the difference: 0 only for a line. phi, kinks and
     errors as for `hermite_coefficients`.
     """
-    x, weight, y = _rule(phi, 1, kinks)
-    measure = weight * _root_density(x).square()
+    x, weight, y, exponent = _rule(phi, 1, kinks)
+    measure = weight * root_density(x).square()
     residual = y - measure @ y - (measure @ (x * y)) * x
     # What rounding leaves of a_0 and a_1 in the residual goes too.
-    return float(measure @ (residual - measure @ residual - (measure @ (x * residual)) * x).square())
+    error = float(measure @ (residual - measure @ residual - (measure @ (x * residual)) * x).square())
+    return in_float64(phi, "E (phi - c_0 - c_1 x)^2", error, 2 * exponent)
 
 
 def _recurrence(first: Tensor, x: Tensor, degree: int) -> Iterator[Tensor]:
@@ -82,89 +79,33 @@ def _recurrence(first: Tensor, x: Tensor, degree: int) -> Iterator[Tensor]:
         before, now = now, (x * now - math.sqrt(k) * before) / math.sqrt(k + 1)
 
 
-def _rule(phi: Phi, degree: int, kinks: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """Nodes, weights of dx and phi at the nodes, each (M,): good for E phi^2 and E phi H_k, k <= degree."""
-    with torch.no_grad(), torch.device("cpu"):
-        function = float64_phi(phi)
-        lo, hi = _panels(degree, kinks)
-        xs, weights, ys = [], [], []
-        total: Tensor | None = None
-        for _ in range(_MAX_BISECTIONS):
-            x, weight = _nodes(lo, hi)
-            y = _checked(phi, function(x.flatten()), x).view_as(x)
-            whole = _test_integrals(x, weight, y, lo, hi)
-            mid = (lo + hi) / 2
-            fine_x, fine_weight = _nodes(torch.cat([lo, mid]), torch.cat([mid, hi]))
-            fine_y = _checked(phi, function(fine_x.flatten()), fine_x).view_as(fine_x)
-            parents = torch.cat([lo, lo]), torch.cat([hi, hi])
-            left, right = _test_integrals(fine_x, fine_weight, fine_y, *parents).chunk(2)
-            if total is None:
-                total = whole.sum(0)
-                if not bool(total.isfinite().all()) or float(whole[[0, -1], -1].sum()) > 1e-12 * float(total[-1]):
-                    raise ValueError(
-                        f"{name_of(phi)} has an infinite E phi^2, or one that has not died out at |x| = {_RANGE:g}; "
-                        "expected no pole, and growth slower than exp(x^2/4)"
-                    )
-            second = float(total[-1])
-            scale = torch.tensor([math.sqrt(second)] * 3 + [second], dtype=torch.float64)
-            rough = ((whole - left - right).abs() > _TOLERANCE * scale).any(1)
-            keep = torch.cat([~rough, ~rough])
-            xs.append(fine_x[keep].flatten())
-            weights.append(fine_weight[keep].flatten())
-            ys.append(fine_y[keep].flatten())
-            if not rough.any():
-                return torch.cat(xs), torch.cat(weights), torch.cat(ys)
-            if 2 * int(rough.sum()) > _MAX_PANELS:
-                break
-            lo, hi = torch.cat([lo[rough], mid[rough]]), torch.cat([mid[rough], hi[rough]])
-    raise ValueError(
-        f"{name_of(phi)}: E phi^2 is infinite, or phi too rough to integrate: it does not converge near "
-        f"x = {float(lo[0]):.6g}; expected a function with finite E phi^2"
-    )
+def _rule(phi: Phi, degree: int, kinks: Sequence[float]) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Nodes, weights of dx and phi / 2^n at the nodes, each (M,), and n: good for E phi^2 and E phi H_k, k <= degree.
 
-
-def _panels(degree: int, kinks: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Ends of the first panels, from a grid that includes 0, and the listed kinks.
-
-    H_k sqrt(density) oscillates with frequency sqrt(k) at most: a panel holds no more than 2 radians of it.
+    H_k sqrt(density) oscillates with frequency sqrt(k) at most: a panel holds no more than 2 radians of it. It stays
+    below 1, so that phi sqrt(density) need be resolved, in the mean, to the accuracy of the coefficients.
     """
-    if not all(math.isfinite(kink) for kink in kinks):
-        raise ValueError(f"expected kinks to be finite numbers, found {list(kinks)}")
-    per_unit = max(8, math.ceil(math.sqrt(degree) / 2))
-    grid = torch.linspace(-_RANGE, _RANGE, int(2 * _RANGE * per_unit) + 1, dtype=torch.float64)
-    inside = [float(kink) for kink in kinks if abs(kink) < _RANGE]
-    edges = torch.tensor(sorted({*grid.tolist(), *inside}), dtype=torch.float64)
-    return edges[:-1], edges[1:]
+    edges = first_edges(kinks, max(8, math.ceil(math.sqrt(degree) / 2)))
+    with torch.no_grad():
+        function, exponent = normalised_phi(phi)
 
+        def value(x: Tensor) -> Tensor:
+            return checked(phi, "phi", x, function(x.clone()))  # the clone lets an in-place phi work
 
-def _nodes(lo: Tensor, hi: Tensor) -> tuple[Tensor, Tensor]:
-    """Gauss-Legendre nodes and weights of the panels: lo, hi (P,) -> (P, nodes) each."""
-    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(_NODES))
-    half = ((hi - lo) / 2).unsqueeze(1)
-    return lo.unsqueeze(1) + half * (1 + nodes), half * weights
+        def integrands(x: Tensor) -> Tensor:
+            v = value(x) * root_density(x)
+            return torch.stack([v, v**2], dim=1)
 
-
-def _test_integrals(x: Tensor, weight: Tensor, y: Tensor, lo: Tensor, hi: Tensor) -> Tensor:
-    """Of v, v t, v t^2 and v^2 over each panel, (P, 4): v = phi sqrt(density), t from -1 at lo to 1 at hi."""
-    v = y * _root_density(x)
-    t = (2 * x - (lo + hi).unsqueeze(1)) / (hi - lo).unsqueeze(1)
-    return (torch.stack([v, v * t, v * t**2, v**2], dim=-1) * weight.unsqueeze(-1)).sum(1)
-
-
-def _root_density(x: Tensor) -> Tensor:
-    root: Tensor = torch.exp(-(x**2) / 4) / (2 * math.pi) ** 0.25
-    return root
-
-
-def _checked(phi: Phi, y: Tensor, x: Tensor) -> Tensor:
-    bad = ~y.isfinite()
-    if bool(bad.any()):
-        at = int(bad.nonzero()[0])
-        raise ValueError(
-            f"{name_of(phi)}: phi({float(x.flatten()[at]):.6g}) = {float(y[at])}; expected a number for every |x| <= "
-            f"{_RANGE:g}"
-        )
-    return y
+        second = panel_integrals(integrands, edges[:-1], edges[1:])[:, 1]
+        if float(second[[0, -1]].sum()) > 1e-12 * float(second.sum()):
+            raise ValueError(infinite_moment(phi, "phi^2"))
+        try:
+            scale = torch.tensor([0.5, 1.0], dtype=torch.float64)
+            found = integrate(integrands, edges, lambda total: total[1].clamp_min(0) ** scale, _TOLERANCE, kinks)
+        except NotResolvedError as error:
+            raise ValueError(unresolved(phi, error, ("E phi", "E phi^2"), "phi^2")) from None
+        x, weight = (part.flatten() for part in gauss(found.lo, found.hi))
+        return x, weight, value(x), exponent
 
 
 def _at_least_zero(degree: int) -> None:

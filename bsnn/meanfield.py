@@ -25,9 +25,13 @@ from torch import Tensor
 from bsnn.activations import value_and_slope
 from bsnn.covariance import Covariance, covariance_of, distances
 from bsnn.hermite import linearisation_error
-from bsnn.quadrature import gaussian_moments
+from bsnn.panels import breaks, first_edges
+from bsnn.quadrature import checked_value_and_slope, gaussian_moments, root_density
 
 Phi = Callable[[Tensor], Tensor]
+
+SEEN = 1e-7
+"""Jumps of phi' sqrt(density) that count."""
 
 SAME = 1e-13
 """Layers whose psi differ by less, relatively, are computed once: as a GPN function's, and a homogeneous one's."""
@@ -102,12 +106,13 @@ def passage(phi: Phi, gap: Tensor, depth: int, length: float = 1.0, kinks: Seque
     Raises ValueError for a phi that isn't a function of a number (as bsnn.quadrature does), and if a length vanishes.
     """
     lengths, gaps, slopes, errors = [length], [distances(gap)], [], []
-    points = torch.linspace(-4, 4, 65, dtype=torch.float64)
+    points = torch.linspace(-20, 20, 401, dtype=torch.float64)  # kinks in the tails move with the length, too
+    weight = root_density(points)
     layer: LayerMap | None = None
     before = torch.full_like(points, math.nan)
     for number in range(1, depth + 1):
         with torch.no_grad():
-            now = rescaled(phi, lengths[-1])(points)
+            now = rescaled(phi, lengths[-1])(points) * weight
         if layer is None or float((now - before).abs().max()) > SAME * float(now.abs().max()):
             layer, before = LayerMap.of(phi, lengths[-1], kinks), now
         lengths.append(lengths[-1] * layer.gain)
@@ -129,9 +134,21 @@ def slope_jump(phi: Phi, kink: float = 0.0, distance: float = 1e-7) -> float:
     return jump if abs(jump) > 1e3 * distance else 0.0
 
 
+def slope_jumps(phi: Phi, kink: float = 0.0) -> dict[float, float]:
+    """Where phi' jumps, and by how much, |x| < 38; jumps below 1e-7, or of less weight than that, are not seen."""
+
+    def slope(x: Tensor) -> Tensor:
+        return (checked_value_and_slope(phi, phi, x)[1] * root_density(x)).unsqueeze(1)
+
+    places, _ = breaks(slope, first_edges([kink]), SEEN)
+    # a jump too small to be told from a slope that changes over 1e-7 is measured closer by
+    jumps = {at: slope_jump(phi, at) or slope_jump(phi, at, 1e-10) for at in places.tolist()}
+    return {at: jump for at, jump in jumps.items() if jump}
+
+
 def curvature(phi: Phi, kink: float = 0.0) -> float:
-    """k = P''(1) / 2 = E phi''^2 / 2 of a GPN function; inf if its slope jumps at `kink`, where phi'' may break."""
-    if slope_jump(phi, kink):
+    """k = P''(1) / 2 = E phi''^2 / 2 of a GPN function; inf if its slope jumps anywhere. phi'' may break at `kink`."""
+    if slope_jumps(phi, kink):
         return math.inf
 
     def slope(x: Tensor) -> Tensor:
@@ -146,9 +163,13 @@ def curvature(phi: Phi, kink: float = 0.0) -> float:
 def asymptote(phi: Phi, kink: float = 0.0) -> tuple[float, int]:
     """(A, n) of 1 - rho_l ~ A l^-n, l -> infinity, whatever the inputs, for a GPN function (P(1) = P'(1) = 1).
 
-    With g = 1 - rho, a slope that jumps by J at `kink` gives 1 - P = g - c g^(3/2) + ..., c = sqrt(2) J^2 / (3 pi) for
-    a kink at 0, since C'' = E phi''(x) phi''(y) holds J^2 times the density at (kink, kink): n = 2, A = 4 / c^2. A
-    continuous slope gives 1 - P = g - k g^2 + ..., k = `curvature`: n = 1, A = 1 / k. phi(x) = +-x: (inf, 0).
+    With g = 1 - rho, a slope that jumps by J_i at k_i gives 1 - P = g - c g^(3/2) + ...,
+
+        c = sqrt(2) / (3 pi) sum_i J_i^2 exp(-k_i^2 / 2),
+
+    since C'' = E phi''(x) phi''(y) holds J_i^2 times the density at (k_i, k_i): n = 2, A = 4 / c^2. A continuous slope
+    gives 1 - P = g - k g^2 + ..., k = `curvature`: n = 1, A = 1 / k. phi(x) = +-x: (inf, 0). All jumps are found;
+    `kink` is where phi'' may break.
 
     Raises ValueError for a function that isn't GPN.
     """
@@ -156,9 +177,9 @@ def asymptote(phi: Phi, kink: float = 0.0) -> tuple[float, int]:
     if abs(moments.second - 1) > 1e-8 or abs(moments.derivative_second - 1) > 1e-8:
         found = f"E phi^2 = {moments.second:.6g}, E phi'^2 = {moments.derivative_second:.6g}"
         raise ValueError(f"expected a GPN function, both moments 1, found {found}")
-    jump = slope_jump(phi, kink)
-    if jump:
-        c = math.sqrt(2) * jump**2 * math.exp(-(kink**2) / 2) / (3 * math.pi)
-        return 4 / c**2, 2
+    jumps = slope_jumps(phi, kink)
+    if jumps:
+        total = sum(jump**2 * math.exp(-(at**2) / 2) for at, jump in jumps.items())
+        return 4 / (math.sqrt(2) * total / (3 * math.pi)) ** 2, 2
     k = curvature(phi, kink)
     return (math.inf, 0) if k < 1e-14 else (1 / k, 1)

@@ -1,33 +1,32 @@
 """Gaussian moments of phi and phi': the integrals behind Gaussian-Poincaré normalisation, for any differentiable phi.
 
-Over the real line, in float64, by adaptive Gauss-Legendre quadrature: panels are bisected until a panel agrees with its
-two halves, so a kink is closed in on wherever it is. phi' comes from autograd.
+Over the real line, in float64, on the bisected panels of `bsnn.panels`, which close in on every kink and jump. phi'
+comes from autograd.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bsnn.activations import value_and_slope
+from bsnn.panels import RANGE, Level, NotResolvedError, first_edges, integrate, panel_integrals
 
 Phi = Callable[[Tensor], Tensor]
 
-# The density at 38 is 1e-314, where float64 ends.
-_RANGE = 38.0
-_PANELS_PER_UNIT = 8
-_NODES = 16
-# A panel has converged when bisecting it moves no integral by more than this share of that integral's natural scale.
+# A panel may leave this share of an integral's natural scale in doubt.
 _TOLERANCE = 1e-14
-# Enough for |x|^0.6, whose phi'^2 ~ |x|^-0.8 is barely integrable at 0; what still moves after this is divergent.
-_MAX_BISECTIONS = 250
-_MAX_PANELS = 2**16
+# Of phi in units of 2^exponent, so that phi sqrt(density) <= 1: smaller jumps are taken for rounding.
+_NOISE = 1e-14
+# Below this |phi|, float64 itself has fewer than 16 digits of phi in the tails.
+_SMALLEST = 1e-290
 # What a continuous phi may leave of a quantity that is 0, or >= 0, in exact arithmetic. Rounding and quadrature leave
 # about 1e-14, a jump of height J in a function of unit slope about J: jumps down to 1e-10 are told from rounding.
 ROUNDING = 1e-10
@@ -48,18 +47,44 @@ def gaussian_moments(phi: Phi, kinks: Sequence[float] = ()) -> GaussianMoments:
 
     phi must keep shape and dtype of a float64 CPU vector. A module is evaluated as a float64 CPU copy in evaluation
     mode, so its own parameters, gradients and mode stay as they are. phi' is what autograd says, almost everywhere.
-    Kinks need not be listed; `kinks` is for features narrower than about 0.01, which the first grid can step over.
+    Kinks and jumps need not be listed; `kinks` is for features narrower than about 0.01, which the first grid can step
+    over, and for slopes so steep that the last bit of x matters.
 
-    Raises ValueError, saying which, if phi is not an elementwise function, gives nan, or has an infinite moment.
+    Raises ValueError, saying which, if phi is not an elementwise function, gives nan, has an infinite moment, or one
+    that float64 cannot hold.
     """
     return moments_and_discriminant(phi, kinks)[0]
 
 
 def moments_and_discriminant(phi: Phi, kinks: Sequence[float]) -> tuple[GaussianMoments, float]:
-    """The moments, and disc = 1 - Var phi / E phi'^2 without this form's cancellation (nan if E phi'^2 = 0).
+    """The moments, and disc = 1 - Var phi / E phi'^2 without this form's cancellation (nan if E phi'^2 = 0)."""
+    found = analyse(phi, kinks)
+    return found.of(phi), found.disc
 
-    Near phi(x) = x the difference loses all digits of disc, and sqrt(disc) turns an error of 1e-16 into one of 1e-8. So
-    take out a line first: phi = c0 + c1 x + r. By algebra alone, for any c0 and c1,
+
+@dataclass(frozen=True)
+class Analysis:
+    """What quadrature knows of phi / 2^exponent, a function of ordinary size whatever that of phi."""
+
+    exponent: int
+    moments: GaussianMoments
+    mean_slope: float  # E phi'
+    residual: float  # E r^2, r = phi less a line close to the best one
+    residual_slope: float  # E r'^2
+    disc: float  # 1 - Var phi / E phi'^2, nan if E phi'^2 = 0
+    jumps: bool  # whether Stein's lemma fails, E phi' != E x phi
+
+    def of(self, phi: Phi) -> GaussianMoments:
+        """The moments of phi itself."""
+        names, powers = ("E phi", "E phi^2", "E phi'^2"), (self.exponent, 2 * self.exponent, 2 * self.exponent)
+        return GaussianMoments(*(in_float64(phi, *part) for part in zip(names, self.moments, powers, strict=True)))
+
+
+def analyse(phi: Phi, kinks: Sequence[float]) -> Analysis:
+    """Moments and discriminant of phi, which may be as small as 1e-290 or as large as float64 can hold.
+
+    Near phi(x) = x the difference 1 - Var phi / E phi'^2 loses all digits of disc, and sqrt(disc) turns an error of
+    1e-16 into one of 1e-8. So take out a line first: phi = c0 + c1 x + r. By algebra alone, for any c0 and c1,
 
         E phi'^2 - Var phi = E r'^2 - Var r + 2 c1 gap,    gap = E r' - E x r = E phi' - E x phi.
 
@@ -68,56 +93,39 @@ def moments_and_discriminant(phi: Phi, kinks: Sequence[float]) -> tuple[Gaussian
     tells jumps from rounding, and is dropped if it is rounding.
     """
     # Neither an ambient inference mode, which would forbid phi', nor torch's default device has a say in what follows.
-    with torch.inference_mode(False), torch.device("cpu"):
-        phi = float64_phi(phi)
-        edges = _edges(kinks)
-        c0, c1 = _panel_integrals(phi, edges[:-1], edges[1:], 0.0, 0.0).sum(0)[:2].tolist()
-        r, dr, xr, rr, drdr = _integrate(phi, edges, c0, c1)
+    with torch.inference_mode(False):
+        function, exponent = normalised_phi(phi)
+        edges = first_edges(kinks)
+
+        def integrands(x: Tensor, c0: float = 0.0, c1: float = 0.0) -> Tensor:
+            """Of the five integrals of r: (N,) -> (N, 5)."""
+            y, dy = checked_value_and_slope(phi, function, x)
+            # Half of the density goes to each factor of a square, or phi = exp(x^2/5) would overflow where it has no
+            # weight.
+            root = root_density(x)
+            u, v = (y - c0 - c1 * x) * root, (dy - c1) * root
+            return torch.stack([u * root, v * root, x * u * root, u**2, v**2], dim=-1)
+
+        whole = panel_integrals(integrands, edges[:-1], edges[1:])
+        total = whole.sum(0)
+        if bool((whole[[0, -1], 3:].sum(0) > 1e-12 * total[3:]).any()):
+            raise ValueError(infinite_moment(phi, "phi^2 or phi'^2"))
+        c0, c1 = total[:2].tolist()
+        try:
+            found = integrate(
+                lambda x: integrands(x, c0, c1), edges, lambda i: _scales(i, c0, c1), _TOLERANCE, kinks, _doubt
+            )
+        except NotResolvedError as error:
+            raise ValueError(unresolved(phi, error, _INTEGRALS, "phi^2 or phi'^2")) from None
+    r, dr, xr, rr, drdr = found.total.tolist()
     mean = c0 + r
     second = rr + 2 * (c0 * r + c1 * xr) + c0**2 + c1**2
     derivative_second = drdr + 2 * c1 * dr + c1**2
     gap = dr - xr
-    if abs(gap) <= ROUNDING * math.sqrt(derivative_second):
-        gap = 0.0
-    deficit = drdr - (rr - r**2) + 2 * c1 * gap
+    jumps = abs(gap) > ROUNDING * math.sqrt(derivative_second)
+    deficit = drdr - (rr - r**2) + (2 * c1 * gap if jumps else 0.0)
     disc = deficit / derivative_second if derivative_second else math.nan
-    return GaussianMoments(mean, second, derivative_second), disc
-
-
-def _integrate(phi: Phi, edges: Tensor, c0: float, c1: float) -> list[float]:
-    """E r, E r', E x r, E r^2, E r'^2 for r = phi - c0 - c1 x, by bisection of the panels between `edges`."""
-    lo, hi = edges[:-1], edges[1:]
-    whole = _panel_integrals(phi, lo, hi, c0, c1)
-    done = torch.zeros(len(_INTEGRALS), dtype=torch.float64)
-    for depth in range(_MAX_BISECTIONS):
-        mid = (lo + hi) / 2
-        halves = _panel_integrals(phi, torch.cat([lo, mid]), torch.cat([mid, hi]), c0, c1)
-        left, right = halves.chunk(2)
-        total = done + halves.sum(0)
-        scale = _scales(total, c0, c1)
-        heavy_tail = bool((whole[[0, -1], 3:].sum(0) > 1e-12 * total[3:]).any()) and depth == 0
-        if heavy_tail or not bool(total.isfinite().all()):
-            raise ValueError(
-                f"{name_of(phi)} has an infinite moment: with the Gaussian weight, phi^2 or phi'^2 overflows or has "
-                f"not died out at |x| = {_RANGE:g}; expected no pole, and growth slower than exp(x^2/4)"
-            )
-        change = (whole - left - right).abs()
-        # Where float64 has no midpoint left, a panel agrees with its halves by default: there all of it is in doubt.
-        no_midpoint = ((mid <= lo) | (mid >= hi)).unsqueeze(1)
-        doubt = torch.where(no_midpoint, whole.abs(), change) / scale.clamp_min(torch.finfo(torch.float64).tiny)
-        rough = (doubt > _TOLERANCE).any(1)
-        done = done + (left + right)[~rough].sum(0)
-        if not rough.any():
-            return [float(value) for value in done]
-        if bool((rough & no_midpoint.squeeze(1)).any()) or 2 * int(rough.sum()) > _MAX_PANELS:
-            break
-        lo, hi = torch.cat([lo[rough], mid[rough]]), torch.cat([mid[rough], hi[rough]])
-        whole = torch.cat([left[rough], right[rough]])
-    panel, integral = divmod(int(doubt.argmax()), len(_INTEGRALS))
-    raise ValueError(
-        f"{name_of(phi)}: {_INTEGRALS[integral]} is infinite, or phi too rough to integrate: it does not converge near "
-        f"x = {float(lo[panel]):.6g}; expected a function with finite E phi^2 and E phi'^2"
-    )
+    return Analysis(exponent, GaussianMoments(mean, second, derivative_second), c1 + dr, rr, drdr, disc, jumps)
 
 
 def _scales(total: Tensor, c0: float, c1: float) -> Tensor:
@@ -126,40 +134,105 @@ def _scales(total: Tensor, c0: float, c1: float) -> Tensor:
     For the integrals of r^2 and r'^2 this is |r| |phi| and |r'| |phi'| in the Gaussian L2 norm: r is a difference, so
     its rounding error scales with phi.
     """
-    r, dr, xr, rr, drdr = total
-    norm_phi = (rr + 2 * (c0 * r + c1 * xr) + c0**2 + c1**2).clamp_min(0).sqrt()
-    norm_dphi = (drdr + 2 * c1 * dr + c1**2).clamp_min(0).sqrt()
-    return torch.stack([norm_phi, norm_dphi, norm_phi, rr.sqrt() * norm_phi, drdr.sqrt() * norm_dphi])
+    r, dr, xr, rr, drdr = total.tolist()
+    norm_phi = math.sqrt(max(rr + 2 * (c0 * r + c1 * xr) + c0**2 + c1**2, 0.0))
+    norm_dphi = math.sqrt(max(drdr + 2 * c1 * dr + c1**2, 0.0))
+    scales = [norm_phi, norm_dphi, norm_phi, math.sqrt(rr) * norm_phi, math.sqrt(drdr) * norm_dphi]
+    return torch.tensor(scales, dtype=torch.float64, device="cpu")
 
 
-def _panel_integrals(phi: Phi, lo: Tensor, hi: Tensor, c0: float, c1: float) -> Tensor:
-    """Gauss-Legendre estimates of the five integrals over each panel: lo, hi (P,) -> (P, 5)."""
-    nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(_NODES))
-    half = ((hi - lo) / 2).unsqueeze(1)
-    x = lo.unsqueeze(1) + half * (1 + nodes)
-    y, dy = (v.view_as(x) for v in _checked_value_and_slope(phi, x.flatten()))
-    # Half of the density goes to each factor of a square, or phi = exp(x^2/5) would overflow where it has no weight.
-    root_density = torch.exp(-(x**2) / 4) / (2 * math.pi) ** 0.25
-    u, v = (y - c0 - c1 * x) * root_density, (dy - c1) * root_density
-    integrands = torch.stack([u * root_density, v * root_density, x * u * root_density, u**2, v**2], dim=-1)
-    return (integrands * (half * weights).unsqueeze(-1)).sum(1)
+def _doubt(level: Level) -> Tensor:
+    """What the five integrals may be off by, (P, 5).
+
+    A jump may turn out to be a steep ramp that no node has hit yet: a rise by J over a panel of width w is worth at
+    least J^2 / w to E phi'^2. So jumps are followed to the last bit of x.
+    """
+    doubt = level.doubt()
+    rounding = _NOISE * (1 + level.halves[:, :, 0].abs().amax(1).view(2, -1).amax(0))
+    jump = (level.misfit[:, :, 0].amax(1) - rounding).clamp_min(0) / root_density((level.lo + level.hi) / 2)
+    doubt[:, 4] += jump**2 / (level.hi - level.lo)
+    return doubt
 
 
-def _checked_value_and_slope(phi: Phi, x: Tensor) -> tuple[Tensor, Tensor]:
-    """phi(x) and phi'(x), x (N,). Raises ValueError where either is not a finite number."""
-    y, dy = value_and_slope(phi, x)
-    for what, value in (("phi", y), ("phi'", dy)):
-        bad = ~value.isfinite()
-        if bool(bad.any()):
-            at = int(torch.where(bad, x.abs(), torch.inf).argmin())
-            found = float(value[at])
-            cause = (
-                "expected a number for every real x (a singularity, or nan from the branch torch.where does not take?)"
-                if math.isnan(found)
-                else "its moments are infinite, or it overflows float64 where it need not"
-            )
-            raise ValueError(f"{name_of(phi)}: {what}({float(x[at]):.6g}) = {found}: {cause}")
-    return y, dy
+def root_density(x: Tensor) -> Tensor:
+    """The square root of the density of N(0, 1)."""
+    root: Tensor = torch.exp(-(x**2) / 4) / (2 * math.pi) ** 0.25
+    return root
+
+
+def unresolved(phi: Phi, error: NotResolvedError, integrals: Sequence[str], squares: str) -> str:
+    """The message for a phi that `bsnn.panels` did not resolve."""
+    if error.component < 0:
+        return infinite_moment(phi, squares)
+    return (
+        f"{name_of(phi)}: {integrals[error.component]} is infinite, or phi too rough to integrate: it does not "
+        f"converge near x = {error.at:.6g}; expected finite moments and, where the last bit of x "
+        "matters to a steep phi, the places of its kinks in `kinks`"
+    )
+
+
+def infinite_moment(phi: Phi, squares: str) -> str:
+    return (
+        f"{name_of(phi)} has an infinite moment: with the Gaussian weight, {squares} overflows or has not died out at "
+        f"|x| = {RANGE:g}; expected no pole, and growth slower than exp(x^2/4)"
+    )
+
+
+def checked_value_and_slope(phi: Phi, function: Phi, x: Tensor) -> tuple[Tensor, Tensor]:
+    """phi(x) and phi'(x), x (N,), of phi's normalised form. Raises ValueError where either is not a finite number."""
+    try:
+        with torch.device("cpu"):
+            y, dy = value_and_slope(function, x)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{name_of(phi)} could not be differentiated: {str(error).splitlines()[0]}; expected a function made of "
+            "torch's operations (torch.tanh, not numpy.tanh)"
+        ) from error
+    return checked(phi, "phi", x, y), checked(phi, "phi'", x, dy)
+
+
+def checked(phi: Phi, what: str, x: Tensor, value: Tensor) -> Tensor:
+    """value (N,) of phi or phi' at x. Raises ValueError where it is not a finite number."""
+    bad = ~value.isfinite()
+    if bool(bad.any()):
+        at = int(torch.where(bad, x.abs(), torch.inf).argmin())
+        found = float(value[at])
+        cause = (
+            "expected a number for every real x (a singularity, or nan from the branch torch.where does not take?)"
+            if math.isnan(found)
+            else "its moments are infinite, or it overflows float64 where it need not"
+        )
+        raise ValueError(f"{name_of(phi)}: {what}({float(x[at]):.6g}) = {found}: {cause}")
+    return value
+
+
+def normalised_phi(phi: Phi) -> tuple[Phi, int]:
+    """phi / 2^n of ordinary size, and n, so that no square over- or underflows. phi is checked as by `float64_phi`.
+
+    A power of two, which changes no digit. 2^n is the size of phi times the square root of the density.
+    """
+    with torch.no_grad(), torch.device("cpu"):
+        function = float64_phi(phi)
+        x = torch.linspace(-RANGE, RANGE, 1218, dtype=torch.float64)  # 0, where phi may be singular, is left out
+        size = float((function(x.clone()) * root_density(x)).abs().nan_to_num(0.0, 0.0, 0.0).max())
+    if 0 < size < _SMALLEST:
+        raise ValueError(
+            f"{name_of(phi)} is {size:.2g} at most, where float64 loses digits: expected a larger multiple"
+        )
+    exponent = min(math.frexp(size)[1], 1023)
+    factor = 2.0**-exponent
+    return (lambda x: factor * function(x)), exponent
+
+
+def in_float64(phi: Phi, name: str, value: float, exponent: int) -> float:
+    """value 2^exponent. Raises ValueError where float64 has no room for it, or not for all of its digits."""
+    size = math.frexp(value)[1] + exponent
+    if value and not sys.float_info.min_exp < size < sys.float_info.max_exp:
+        raise ValueError(
+            f"{name_of(phi)}: {name} is about 2^{size}, which float64 cannot hold; expected a phi of ordinary size, "
+            "such as a multiple of this one"
+        )
+    return math.ldexp(value, exponent)
 
 
 def float64_phi(phi: Phi) -> Phi:
@@ -228,15 +301,6 @@ def _float64_copy(phi: nn.Module) -> nn.Module:
 
 def _reason(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
-
-
-def _edges(kinks: Sequence[float]) -> Tensor:
-    """Ends of the first panels, sorted: a uniform grid that includes 0, and the listed kinks."""
-    if not all(math.isfinite(kink) for kink in kinks):
-        raise ValueError(f"expected kinks to be finite numbers, found {list(kinks)}")
-    grid = torch.linspace(-_RANGE, _RANGE, int(2 * _RANGE * _PANELS_PER_UNIT) + 1, dtype=torch.float64)
-    inside = [float(kink) for kink in kinks if abs(kink) < _RANGE]
-    return torch.tensor(sorted({*grid.tolist(), *inside}), dtype=torch.float64)
 
 
 def name_of(phi: object) -> str:
