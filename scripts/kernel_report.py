@@ -1,7 +1,7 @@
 """What the compiler makes of the GPU kernels, and how fast they can be at best. Needs no GPU.
 
-    python -m scripts.kernel_report              every shape, card and precision; minutes, less with Triton's cache warm
-    python -m scripts.kernel_report --quick      the paper's shape only
+    python -m scripts.kernel_report              every shape, card and precision: 354 kernels, 1.5 seconds each
+    python -m scripts.kernel_report --quick      the paper's shape only: 59
 
 Writes results/bench/kernels.md and kernels.csv. All times in it are bounds that follow from counted instructions and
 bytes and from the cards' data sheets; no kernel has run for them.
