@@ -83,7 +83,7 @@ class Compiled:
     code: Code
 
 
-def memory(kernel: str, N: int, B: int) -> float:
+def memory(kernel: str, N: int, B: int, K: int = K) -> float:
     """Bytes that a launch for K networks moves at least: weights W, signals S."""
     W, S = 4 * K * N * N, 4 * K * N * B
     evaluated = 4 * K * N * 2000
