@@ -1,8 +1,8 @@
 """Is tf32x3 as good as float32 through 200 layers and 20 steps? Computed bit by bit on a CPU, beside float64.
 
-    python -m scripts.kernel_precision           about a quarter of an hour on one core
+    python -m scripts.kernel_precision           some minutes on one core
 
-The paper's functions with and without GPN, 200 layers of 64 units, batches of 32, the paper's learning rate. Two
+The paper's functions with and without GPN, 200 layers of 32 units, batches of 16, the paper's learning rate. Two
 trainings of the same weights on the same batches, whose products with the layers' weights are computed as tensor cores
 do it (bsnn.engine.tensor_cores, with its pessimistic sums) and as a float32 kernel does; everything else is float32 in
 both. Writes results/bench/tf32x3.md and tf32x3.csv: relative errors against float64, and their ratio.
@@ -157,8 +157,8 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--depth", type=int, default=200)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"where the table goes (default: {FOLDER})")
     arguments = parser.parse_args(argv)

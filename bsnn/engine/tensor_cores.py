@@ -46,12 +46,12 @@ def multiply(A: Tensor, B: Tensor, step: int) -> Tensor:
 def _accumulate(A: Tensor, B: Tensor, total: Tensor) -> Tensor:
     for start in range(0, A.shape[2], GROUP):
         a, b = A[..., start : start + GROUP], B[:, start : start + GROUP]
-        products = a.unsqueeze(3) * b.unsqueeze(1)  # (K, M, GROUP, P), exact: 22 bits
-        largest = torch.maximum(products.abs().amax(2), total.abs())
-        exponent = torch.frexp(largest).exponent.clamp(min=-100)
+        products = a.double().unsqueeze(3) * b.double().unsqueeze(1)  # (K, M, GROUP, P), exact
+        largest = torch.maximum(products.abs().amax(2), total.double().abs())
+        exponent = torch.frexp(largest).exponent.clamp(min=-125)  # float32's least unit is 2^-149
         scale = torch.ldexp(torch.ones_like(largest), 24 - exponent)
         aligned = (products * scale.unsqueeze(2)).to(torch.int32).sum(2) + (total * scale).to(torch.int32)
-        total = _toward_zero(aligned.double() / scale.double())
+        total = _toward_zero(aligned / scale)
     return total
 
 
