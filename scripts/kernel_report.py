@@ -200,12 +200,13 @@ def _card_of(capability: int) -> Card:
 
 def report(items: list[Compiled]) -> str:
     paper = [item for item in items if PAPER == (item.N, item.B)]
+    widths = _list(item.N for item in items).replace(",", "")
     bad = [item for item in items if item.code.stack > MOST_STACK or item.code.spilled_in_loop]
     lines = [
         "# The GPU kernels as compiled, and bounds on their time",
         "",
-        f"`python -m scripts.kernel_report`, Triton {triton.__version__}. **Nothing here was measured on a GPU**: the "
-        "numbers are what the compiler reports for each compute capability, and times follow from them and from data "
+        f"`python -m scripts.kernel_report --widths {widths}`, Triton {triton.__version__}. **Nothing here was "
+        "measured on a GPU**: the numbers are what the compiler reports for each compute capability, and times follow from them and from data "
         "sheets.",
         "",
         f"{len(items)} kernels compiled, for widths {_list(item.N for item in items)}, batches of "
