@@ -206,8 +206,8 @@ def report(items: list[Compiled]) -> str:
         "# The GPU kernels as compiled, and bounds on their time",
         "",
         f"`python -m scripts.kernel_report --widths {widths}`, Triton {triton.__version__}. **Nothing here was "
-        "measured on a GPU**: the numbers are what the compiler reports for each compute capability, and times follow from them and from data "
-        "sheets.",
+        "measured on a GPU**: the numbers are what the compiler reports for each compute capability, and times follow "
+        "from them and from data sheets.",
         "",
         f"{len(items)} kernels compiled, for widths {_list(item.N for item in items)}, batches of "
         f"{_list(item.B for item in items)} (the last mini-batch of MNIST has 32 samples, CIFAR-10's 16) and sm "
