@@ -5,7 +5,7 @@
 
 24 networks of 200 x 500, the paper's functions with and without GPN and batch norm, B = 64. Stages, in order:
 
-    correct    every kernel and every way through the layers against float64, for each precision
+    correct    every way through the layers against float64, for each precision, replayed graphs included
     memory     what copies and plain products reach here: the ceilings
     kernels    time of each kernel, bytes moved, share of the copy's bandwidth
     sweep      tile sizes of the fused kernels, as far as --sweep-seconds go
@@ -20,14 +20,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,95 +35,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bsnn.budgets import table_configs
 from bsnn.cell import Cell
 from bsnn.data import DATASETS, Dataset
-from bsnn.engine.functions import Function, function_of, value_and_slope
 from bsnn.engine.graphs import GraphSteps
 from bsnn.engine.interval import run_steps
-from bsnn.engine.passes import ACTIVATIONS, BOTTOM, FusedPasses, LayerState, Optimiser, TorchPasses
+from bsnn.engine.passes import FusedPasses
+from bsnn.engine.selfcheck import disagreement
 from bsnn.engine.stack import Stack, in_order
 from bsnn.engine.triton_passes import PRECISIONS, Fusion, Tile, TritonPasses, default_tile
 from bsnn.errors import UserError
 from bsnn.files import read_json, user_path, write_json, write_text
 from bsnn.provenance import device_name
 from scripts import cli
+from scripts.gpu_bench import (
+    REAL,
+    SGD,
+    TOY,
+    Bench,
+    Sizes,
+    cells_of,
+    compiled,
+    functions_of,
+    known,
+    seconds_of,
+    state_of,
+    tiles,
+)  # fmt: skip
+from scripts.kernel_report import LAYER
 
-SGD = Optimiser(learning_rate=1e-6, momentum=0.5)  # small: thousands of updates by the same error
 FUSIONS = (Fusion("pass", "pass"), Fusion("layer", "layer"))
-FUSED = ("layer_forward", "layer_error", "update")
 SWEPT = ("tf32x3", "ieee", "bf16x6")
-# ‖found - float64‖ / ‖float64‖ after a way through the layers and back
-TOLERANCES = {"ieee": 1e-5, "tf32x3": 1e-5, "bf16x6": 1e-5, "bf16x3": 1e-3, "tf32": 1e-2}
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """K networks, L layers, N width, B batch; `layers` of them where all would take too long."""
-
-    K: int
-    L: int
-    N: int
-    B: int
-    layers: int
-    device: str
-
-    @property
-    def weights(self) -> int:
-        """Bytes of a layer's V."""
-        return 4 * self.K * self.N * self.N
-
-    @property
-    def signals(self) -> int:
-        return 4 * self.K * self.N * self.B
-
-
-REAL = Sizes(24, 200, 500, 64, 40, "cuda")
-TOY = Sizes(4, 2, 40, 8, 2, "cpu")
-
-
-def cells_of(sizes: Sizes) -> list[Cell]:
-    """Cells of Table 2, half of them with batch norm, in the order of a stack's members: at K = 24 all of MNIST's."""
-    keys = sorted(((key, config) for key, config in table_configs("paper").items() if key.dataset == "mnist"), key=str)
-    chosen = []
-    for batch_norm in (False, True):
-        half = [config for key, config in keys if key.batch_norm == batch_norm]
-        chosen += half[:: 2 * len(half) // sizes.K][: sizes.K // 2]
-    shape: dict[str, Any] = {"depth": sizes.L, "width": sizes.N, "batch_size": sizes.B}
-    return sorted((replace(Cell.from_config(config), **shape) for config in chosen), key=in_order)
-
-
-def functions_of(sizes: Sizes) -> list[Function]:
-    return known(cells_of(sizes))
-
-
-def known(cells: Sequence[Cell]) -> list[Function]:
-    rows = [row for row in (function_of(cell.make_activation()) for cell in cells) if row is not None]
-    assert len(rows) == len(cells)
-    return rows
-
-
-def state_of(sizes: Sizes, layers: int) -> LayerState:
-    K, N, device = sizes.K, sizes.N, torch.device(sizes.device)
-    g = torch.Generator(device).manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=g, device=device)
-
-    V = normal(layers, K, N, N)
-    r = torch.empty(layers, K, N, device=device)
-    for layer in range(layers):
-        V[layer].mul_(N**-0.5)
-        r[layer] = 1 / torch.linalg.vector_norm(V[layer], dim=-1)
-    Kb = K // 2
-    bn = {name: 0.1 * normal(layers, Kb, N) for name in ("beta", "gamma_velocity", "beta_velocity", "running_mean")}
-    for name in ("gamma", "running_var", "mean", "rstd"):
-        bn[name] = 1 + 0.1 * normal(layers, Kb, N).abs()
-    return LayerState(V=V, V_velocity=1e-3 * normal(layers, K, N, N), r=r, radial=torch.zeros_like(r), **bn)
-
-
-def cast(value: LayerState, dtype: torch.dtype) -> LayerState:
-    return LayerState(**{name: part.to(dtype, copy=True) for name, part in vars(value).items()})
 
 
 class Check:
@@ -165,53 +103,25 @@ class Check:
 
     # --- stages ---
 
-    def correct(self) -> None:
+    def correct(self, precisions: Sequence[str] = PRECISIONS) -> None:
+        """Each precision and fusion as bsnn.engine.selfcheck compares them with float64, replayed graphs included."""
         s = self.sizes
-        self._correct((s.B,), PRECISIONS if s.device == "cuda" else PRECISIONS[:1])
-        self._correct((s.B // 2, s.B // 4 + 1), PRECISIONS[:2] if s.device == "cuda" else PRECISIONS[:1])
-
-    def _correct(self, batches: Sequence[int], precisions: Sequence[str]) -> None:
-        s, L = self.sizes, min(3, self.sizes.L)
-        given = state_of(s, L)
-        torch_functions: list[tuple[slice, ACTIVATIONS]] = [
-            (slice(k, k + 1), _in_torch(function)) for k, function in enumerate(self.functions)
-        ]
-        for batch in batches:
-            g = torch.Generator(self.device).manual_seed(batch)
-            h = [torch.randn(s.K, s.N, batch, generator=g, device=self.device) for _ in range(L + 1)]
-            error = 1e-3 * torch.randn(s.K, s.N, batch, generator=g, device=self.device)
-            exact = TorchPasses(cast(given, torch.float64), torch_functions, SGD)
-            expected = _through(exact, [part.double() for part in h], error.double())
-            plain = TorchPasses(cast(given, torch.float32), torch_functions, SGD)
-            found = _through(plain, [part.clone() for part in h], error.clone())
-            self.row("correct", batch=batch, precision="plain torch", error=max(_errors(found, expected).values()))
-            for precision in precisions:
-                for fusion in FUSIONS if precision == "ieee" else FUSIONS[1:]:
-                    self._compare(given, h, error, expected, precision, fusion)
-
-    def _compare(
-        self, given: LayerState, h: Sequence[Tensor], error: Tensor, expected: dict[str, Tensor], precision: str,
-        fusion: Fusion,
-    ) -> None:  # fmt: skip
-        way = {"batch": error.shape[2], "precision": precision, **asdict(fusion)}
-        passes = TritonPasses(cast(given, torch.float32), self.functions, SGD, precision=precision, fusion=fusion,
-                              tiles=self.tiles.get(precision))  # fmt: skip
-        try:
-            found = _through(passes, [part.clone() for part in h], error.clone())
-        except Exception as failure:
-            self.require(False, f"{way}: {type(failure).__name__}")
-            self.row("correct", **way, failed=f"{type(failure).__name__}: {str(failure)[:200]}")
-            return
-        errors = _errors(found, expected)
-        worst = max(errors, key=lambda name: errors[name])
-        right = self.require(errors[worst] <= TOLERANCES[precision], f"{way}: {worst} off by {errors[worst]:.1e}")
-        self.row("correct", **way, error=errors[worst], of=worst, right=right)
+        ways = itertools.product(precisions if s.device == "cuda" else PRECISIONS[:1], FUSIONS)
+        for precision, fusion in ways:
+            way = {"precision": precision, **asdict(fusion)}
+            make = partial(TritonPasses, precision=precision, fusion=fusion, tiles=self.tiles.get(precision))
+            try:
+                wrong = disagreement(cells_of(s)[0], self.device, precision, make)
+            except Exception as failure:
+                wrong = f"{type(failure).__name__}: {str(failure)[:200]}"
+            self.require(wrong is None, f"{way}: {wrong}")
+            self.row("correct", **way, wrong=wrong or "nothing")
 
     def memory(self) -> None:
         s = self.sizes
         source = torch.randn(2**28 if s.device == "cuda" else 2**16, device=self.device)
         target = torch.empty_like(source)
-        seconds = self._time(lambda: target.copy_(source))
+        seconds = seconds_of(lambda: target.copy_(source), self.device)
         self.bandwidth = 2 * 4 * source.numel() / seconds
         self.row("memory", what="copy", ms=1e3 * seconds, gb_per_s=self.bandwidth / 1e9)
         V = torch.randn(8 if s.device == "cuda" else 1, s.K, s.N, s.N, device=self.device)
@@ -224,7 +134,7 @@ class Check:
                 ("V^T e", lambda V: torch.bmm(V.mT, x, out=y)),
                 ("e x^T", lambda V: torch.bmm(y, x.mT, out=product)),
             ):
-                seconds = self._time(partial(_each, one, V)) / len(V)
+                seconds = seconds_of(partial(_each, one, V), self.device) / len(V)
                 flops = 2 * s.K * s.N * s.N * s.B
                 self.row("memory", what=f"bmm {what}", tf32=tf32, us=1e6 * seconds, tflop_per_s=flops / seconds / 1e12)
         torch.backends.cuda.matmul.allow_tf32 = False
@@ -234,8 +144,8 @@ class Check:
         state = state_of(s, s.layers)
         bench = Bench(s, state, self.functions)
         for precision in SWEPT if s.device == "cuda" else ("ieee",):
-            for kernel in bench.bytes if precision == "ieee" else FUSED:
-                seconds = self._time(partial(bench.launch, kernel, precision)) / s.layers
+            for kernel in bench.bytes if precision == "ieee" else LAYER:
+                seconds = seconds_of(partial(bench.launch, kernel, precision), self.device) / s.layers
                 rate = bench.bytes[kernel] / seconds
                 share = rate / self.bandwidth
                 self.row("kernels", kernel=kernel, precision=precision, us=1e6 * seconds,
@@ -243,24 +153,26 @@ class Check:
 
     def sweep(self) -> None:
         s, gpu = self.sizes, self.sizes.device == "cuda"
-        jobs = [(s, kernel, precision, t) for precision in (SWEPT if gpu else SWEPT[:1]) for kernel in FUSED
-                for t in _tiles(kernel, s)]  # fmt: skip
-        ready = _compiled(jobs, self.compile_seconds) if gpu else jobs
+        jobs = [(s, kernel, precision, t) for precision in (SWEPT if gpu else SWEPT[:1]) for kernel in LAYER
+                for t in tiles(kernel, s)]  # fmt: skip
+        ready = compiled(jobs, self.compile_seconds) if gpu else jobs
         self.row("sweep", tried=len(ready), of=len(jobs))
         bench = Bench(s, state_of(s, s.layers), self.functions)
         for (precision, kernel), group in itertools.groupby(ready, key=lambda job: (job[2], job[1])):
             limit, times = time.monotonic() + self.sweep_seconds, dict[Tile, float]()
             for *_, t in group:
                 if time.monotonic() < limit:
-                    times[t] = self._time(partial(bench.launch, kernel, precision, t), repeats=3) / s.layers
+                    times[t] = (
+                        seconds_of(partial(bench.launch, kernel, precision, t), self.device, repeats=3) / s.layers
+                    )
             best = sorted(times, key=lambda t: times[t])
             for place, t in enumerate(best[:4], start=1):
                 self.row("sweep", kernel=kernel, precision=precision, place=place, **asdict(t), us=1e6 * times[t],
                          share_of_copy=bench.bytes[kernel] / times[t] / self.bandwidth)  # fmt: skip
             self.row("sweep", kernel=kernel, precision=precision, tried=len(times),
-                     default_us=1e6 * times.get(default_tile(kernel, _power_of_two(s.B)), float("nan")))  # fmt: skip
+                     default_us=1e6 * times.get(default_tile(kernel, s.B), float("nan")))  # fmt: skip
             self.tiles.setdefault(precision, {})[kernel] = best[0]
-        self._correct((s.B,), list(self.tiles))  # the fastest must be right as well
+        self.correct(list(self.tiles))  # the fastest must be right as well
 
     def steps(self) -> None:
         s = self.sizes
@@ -283,12 +195,12 @@ class Check:
             else:
                 stack.passes = plain
             try:
-                seconds = self._time(lambda: stack.step(x, y, norms), repeats=5)
+                seconds = seconds_of(lambda: stack.step(x, y, norms), self.device, repeats=5)
             except Exception as failure:
                 self.require(False, f"step {way}: {type(failure).__name__}")
                 self.row("steps", **way, failed=str(failure)[:200])
                 continue
-            launched = self._time(lambda: stack.step(x, y, norms), repeats=3, graph=False)
+            launched = seconds_of(lambda: stack.step(x, y, norms), self.device, repeats=3, graph=False)
             least = 5 * s.weights * s.L / self.bandwidth
             self.row("steps", **way, ms=1e3 * seconds, ms_without_graph=1e3 * launched,
                      network_steps_per_s=s.K / seconds, share_of_copy=least / seconds,
@@ -353,185 +265,14 @@ class Check:
 
     # --- time ---
 
-    def _time(self, work: Callable[[], object], repeats: int = 7, graph: bool = True) -> float:
-        """Median seconds of `work`, on a GPU as a captured graph unless told otherwise."""
-        if self.device.type == "cpu":
-            start = time.perf_counter()
-            work()
-            return time.perf_counter() - start
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            work()
-        torch.cuda.synchronize()
-        if graph:
-            captured = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(captured, stream=stream):
-                work()
-            work = captured.replay
-        work()
-        seconds = []
-        for _ in range(repeats):
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            begin.record()
-            work()
-            end.record()
-            end.synchronize()
-            seconds.append(float(begin.elapsed_time(end)) / 1e3)
-        return statistics.median(seconds)
-
     def _wait(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
 
-class Bench:
-    """Each kernel on all layers of a state in turn, so that none finds its weights in the cache."""
-
-    def __init__(self, sizes: Sizes, state: LayerState, functions: list[Function]) -> None:
-        self.sizes, self.state, self.functions = sizes, state, functions
-        shape, device = (sizes.K, sizes.N, sizes.B), torch.device(sizes.device)
-        self.h = [torch.randn(shape, device=device) for _ in range(sizes.layers + 1)]
-        self.x, self.out, self.error, self.below = (1e-3 * torch.randn(shape, device=device) for _ in range(4))
-        S, W = sizes.signals, sizes.weights
-        self.bytes = {
-            "forward": 3 * S,
-            "evaluate": 2 * S,
-            "backward": 4 * S,
-            "layer_forward": W + 3 * S,
-            "layer_error": W + 4 * S,
-            "update": 4 * W + 2 * S,
-        }
-        self._passes: dict[tuple[str, str, Tile | None], TritonPasses] = {}
-
-    def launch(self, kernel: str, precision: str, chosen: Tile | None = None) -> None:
-        key = (kernel, precision, chosen)
-        if key not in self._passes:
-            self._passes[key] = TritonPasses(self.state, self.functions, SGD, precision=precision,
-                                             tiles=None if chosen is None else {kernel: chosen})  # fmt: skip
-        passes, h = self._passes[key], self.h
-        for layer in range(self.sizes.layers):
-            match kernel:
-                case "forward":
-                    passes.forward(layer, h[layer + 1], self.x)
-                case "evaluate":
-                    passes.evaluate(layer, h[layer + 1], self.x)
-                case "backward":
-                    passes.backward(layer, self.error, h[layer + 1], self.x)
-                case "layer_forward":
-                    passes.layer_forward(layer, self.x, h[layer + 1], self.out)
-                case "layer_error":
-                    passes.layer_error(layer, self.error, h[layer], self.below, self.out)
-                case _:
-                    passes.product_update(layer, self.error, self.x)
-
-
-def _tiles(kernel: str, sizes: Sizes) -> Iterator[Tile]:
-    """The default, then what else is worth a try."""
-    first = default_tile(kernel, _power_of_two(sizes.B))
-    yield first
-    if sizes.device == "cpu":
-        yield Tile(32, 16)
-        return
-    for own, step, warps, stages in itertools.product((32, 64, 128), (16, 32, 64), (4, 8), (1, 2, 3, 4)):
-        chosen = Tile(own, step, warps, stages)
-        if own * step <= 1024 * warps and chosen != first:
-            yield chosen
-
-
-def _power_of_two(n: int) -> int:
-    return 1 << max(0, n - 1).bit_length()
-
-
-Work = tuple[Sizes, str, str, Tile]  # kernel, precision
-
-
-def _compiled(jobs: Sequence[Work], seconds: float) -> list[Work]:
-    """The jobs whose kernels could be compiled in time, in as many processes as there are cores, into Triton's cache
-    on disk. Missing are those that need more shared memory than there is."""
-    with ProcessPoolExecutor(min(14, len(os.sched_getaffinity(0))), mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_compiles, job): job for job in jobs}
-        done, _ = wait(futures, timeout=seconds)
-        pool.shutdown(wait=True, cancel_futures=True)
-    fine = {
-        futures[future] for future in done if not future.cancelled() and future.exception() is None and future.result()
-    }
-    return [job for job in jobs if job in fine]
-
-
-_bench: Bench | None = None
-
-
-def _compiles(job: Work) -> bool:
-    global _bench
-    sizes, kernel, precision, chosen = job
-    if _bench is None:
-        small = replace(sizes, layers=1)
-        _bench = Bench(small, state_of(small, 1), functions_of(small))
-    try:
-        _bench.launch(kernel, precision, chosen)
-        torch.cuda.synchronize()
-    except Exception:
-        return False
-    return True
-
-
-def _through(passes: TorchPasses | TritonPasses, h: list[Tensor], error: Tensor) -> dict[str, Tensor]:
-    """Forward and back once, as a stack does it, into memory that starts as nan; all that comes out."""
-    state = passes.state
-    V, L = state.V, len(state.V)
-    x, below = torch.full_like(error, float("nan")), torch.full_like(error, float("nan"))
-    for part in h[1:]:
-        part.fill_(float("nan"))
-    norms = torch.full((L, V.shape[1]), float("nan"), dtype=torch.float64, device=V.device)
-    evaluated = h[0].clone()
-    passes.evaluate(BOTTOM, evaluated, evaluated)
-    for layer in range(L):
-        evaluated = torch.bmm(V[layer], evaluated)
-        passes.evaluate(layer, evaluated, evaluated)
-    passes.forward(BOTTOM, h[0], x)
-    if isinstance(passes, TritonPasses):
-        x, below = passes.forward_layers(h, x, below)
-    else:
-        for layer in range(L):
-            torch.bmm(V[layer], x, out=h[layer + 1])
-            passes.forward(layer, h[layer + 1], x)
-    top = x.clone()
-    passes.backward(L - 1, error, h[L], x)
-    if isinstance(passes, TritonPasses):
-        error = passes.backward_layers(h, error, below, x, norms)
-    else:
-        for layer in reversed(range(L)):
-            torch.bmm(V[layer].mT, error, out=below)
-            passes.backward(layer - 1, below, h[layer], x)
-            passes.update(layer, torch.bmm(error, x.mT), norms[layer])
-            error, below = below, error
-    signals = {f"h{layer}": part for layer, part in enumerate(h)}
-    changes = {name: part for name, part in vars(state).items() if name not in ("V", "radial")}
-    return {"evaluated": evaluated, "x": top, "y": error, "norms": norms.T, **signals, **changes}
-
-
-STATE = frozenset(LayerState.__dataclass_fields__)  # these have layers first, then members
-
-
-def _errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
-    """‖found - expected‖ / ‖expected‖ of each tensor, of the member that is worst off; nan counts as infinite."""
-    errors = {}
-    for name, exact in expected.items():
-        axis = 1 if name in STATE else 0
-        exact, value = exact.movedim(axis, 0).flatten(1), found[name].double().movedim(axis, 0).flatten(1)
-        relative = (value - exact).norm(dim=1) / exact.norm(dim=1)
-        errors[name] = float(relative.nan_to_num(nan=float("inf")).max())
-    return errors
-
-
 def _each(work: Callable[[Tensor], object], parts: Tensor) -> None:
     for part in parts:
         work(part)
-
-
-def _in_torch(function: Function) -> ACTIVATIONS:
-    return lambda u: value_and_slope(function, u)
 
 
 def _nothing(networks: int) -> None:

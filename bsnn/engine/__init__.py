@@ -8,9 +8,13 @@
     passes      what happens between the matrix products, in plain torch: the definition of the kernels
     cpu         the same passes compiled from kernels.cpp
     interval    many steps on mini-batches of real data
+    products    products of the bottom and the top, the same whatever the size of a stack
 
 and for a GPU
 
     triton_passes, triton_kernels   the passes, fused with the products
     graphs      many steps as replays of a CUDA graph
+    gpu         which way a stack takes there: the best of those that work and are right
+    selfcheck   are they right? some steps beside float64
+    machine_code, tensor_cores      what is known without a GPU: compiled kernels, and their rounding
 """

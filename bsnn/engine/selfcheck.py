@@ -23,9 +23,9 @@ from bsnn.engine.interval import Measured, run_steps
 from bsnn.engine.passes import LayerState, Optimiser, Passes
 from bsnn.engine.stack import Stack, in_order
 
-# |found - exact| / |change that the steps made|, Frobenius. A unit of 1500 that a kernel forgets makes it 0.026, plain
-# torch in float32 2e-6 at most (tests).
-TOLERANCES = {"ieee": 2e-3, "tf32x3": 2e-3, "tf32": 2e-2}
+# |found - exact| / |change that the steps made|, Frobenius. A unit of 1500 that a kernel forgets makes it 0.026. Plain
+# torch in float32 has 2e-6 at most (tests), products of 11 bits, computed on a CPU, 0.07.
+TOLERANCES = {"ieee": 2e-3, "tf32x3": 2e-3, "bf16x6": 2e-3, "bf16x3": 2e-3, "tf32": 0.2}
 ROUNDING = 1e-6  # of the tensor itself, where the change is smaller than float32's digits
 REPLAYS = 2
 MEMBERS: tuple[tuple[dict[str, Any], bool, bool], ...] = (
@@ -99,9 +99,13 @@ def _disturb(layers: LayerState, g: torch.Generator) -> None:
 
 
 def _state(stack: Stack) -> dict[str, Tensor]:
-    """All that the steps changed, by member and name."""
+    """All that the steps changed, by member and name, but for the biases of bottom and top: with batch norm behind them
+    they are sums of what cancels, and the weights beside them see the same errors."""
     return {
-        f"{name} of {cell.name}": part for k, cell in enumerate(stack.cells) for name, part in stack.member(k).items()
+        f"{name} of {cell.name}": part
+        for k, cell in enumerate(stack.cells)
+        for name, part in stack.member(k).items()
+        if not name.endswith(("bottom.bias", "top.bias"))
     }
 
 

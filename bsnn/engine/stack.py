@@ -29,6 +29,7 @@ from bsnn.data import dataset_spec
 from bsnn.engine import functions, gpu
 from bsnn.engine.cpu import CompiledPasses, kernels
 from bsnn.engine.passes import ACTIVATIONS, BOTTOM, FusedPasses, LayerState, Optimiser, Passes, TorchPasses
+from bsnn.engine.products import baddbmm, bmm
 from bsnn.reference import copy_parts, initial_network
 
 SHARED = ("dataset", "depth", "width", "epochs", "max_steps", "evaluations_per_epoch", "batch_size", "learning_rate",
@@ -149,7 +150,7 @@ class Stack:
         V, VT, passes = self._V, self._VT, self.passes
         h = h_LKNB.unbind()
 
-        torch.baddbmm(self.bottom_bias, self.bottom, x_KBD.mT, out=h[0])
+        baddbmm(self.bottom_bias, self.bottom, x_KBD.mT, out=h[0])
         passes.forward(BOTTOM, h[0], x)
         if isinstance(passes, FusedPasses):
             x, below = passes.forward_layers(h, x, below)
@@ -158,7 +159,7 @@ class Stack:
                 torch.bmm(V[layer], x, out=h[layer + 1])
                 passes.forward(layer, h[layer + 1], x)
 
-        logits = torch.baddbmm(self.top_bias, self.top, x)
+        logits = self._logits(x)
         log_p = torch.log_softmax(logits, dim=1)
         target = labels_KB.unsqueeze(1)
         loss_K = -log_p.gather(1, target).mean(dim=(1, 2))
@@ -166,7 +167,7 @@ class Stack:
         error_KCB = log_p.exp_()
         error_KCB.scatter_add_(1, target, error_KCB.new_full((1, 1, 1), -1).expand_as(target)).div_(B)
 
-        torch.bmm(self.top.mT, error_KCB, out=error)
+        bmm(self.top.mT, error_KCB, out=error)
         self._update("top", error_KCB, x.mT)
         passes.backward(self.depth - 1, error, h[self.depth], x)
         if isinstance(passes, FusedPasses):
@@ -186,7 +187,7 @@ class Stack:
         """SGD on a plain layer's weights and biases, whose gradients are error @ x and the sum over the batch."""
         rate, momentum = self.optimiser.learning_rate, self.optimiser.momentum
         velocity, bias_velocity = self.velocity[name], self.velocity[f"{name}_bias"]
-        torch.baddbmm(velocity, error, x, beta=momentum, out=velocity)
+        baddbmm(velocity, error, x, beta=momentum, out=velocity)
         getattr(self, name).sub_(velocity, alpha=rate)
         bias_velocity.mul_(momentum).add_(error.sum(dim=2, keepdim=True))
         getattr(self, f"{name}_bias").sub_(bias_velocity, alpha=rate)
@@ -197,7 +198,7 @@ class Stack:
         K, B = len(self.cells), len(x_BD)
         # memory of its own: larger batches than a step's would move a step's, whose addresses a CUDA graph knows
         x, h = self._buffer("evaluated x", K, self.width, B), self._buffer("evaluated h", K, self.width, B)
-        torch.baddbmm(self.bottom_bias, self.bottom, x_BD.mT.expand(K, -1, -1), out=h)
+        baddbmm(self.bottom_bias, self.bottom, x_BD.mT.expand(K, -1, -1), out=h)
         self.passes.evaluate(BOTTOM, h, x)
         if isinstance(self.passes, FusedPasses):
             x, h = self.passes.evaluate_layers(x, h)
@@ -205,7 +206,10 @@ class Stack:
             for layer in range(self.depth):
                 torch.bmm(self._V[layer], x, out=h)
                 self.passes.evaluate(layer, h, x)
-        return torch.baddbmm(self.top_bias, self.top, x).mT
+        return self._logits(x).mT
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return baddbmm(self.top_bias, self.top, x, out=x.new_empty(len(x), self.top.shape[1], x.shape[2]))
 
     def _buffer(self, name: str, *shape: int) -> Tensor:
         """A part of memory kept from call to call; batches differ in size."""

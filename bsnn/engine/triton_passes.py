@@ -29,6 +29,7 @@ from torch import Tensor
 from bsnn.engine import triton_kernels as kernels
 from bsnn.engine.functions import Function
 from bsnn.engine.passes import BOTTOM, EPS, RUNNING, LayerState, Optimiser
+from bsnn.engine.products import bmm
 
 PRECISIONS = ("ieee", "tf32x3", "bf16x6", "bf16x3", "tf32")
 MOST_SAMPLES = 1024  # of a batch in training: a program holds all of them for some units
@@ -147,13 +148,13 @@ class TritonPasses:
                 self.layer_forward(layer, x, h[layer + 1], spare)
                 x, spare = spare, x
             else:
-                torch.bmm(self._parts["V"][layer], x, out=h[layer + 1])
+                bmm(self._parts["V"][layer], x, out=h[layer + 1])
                 self.forward(layer, h[layer + 1], x)
         return x, spare
 
     def evaluate_layers(self, x: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
         for layer in range(self.depth):
-            torch.bmm(self._parts["V"][layer], x, out=spare)
+            bmm(self._parts["V"][layer], x, out=spare)
             self.evaluate(layer, spare, x)
         return x, spare
 
@@ -164,7 +165,7 @@ class TritonPasses:
             if self.fusion.backward == "layer" and x.shape[2] <= MOST_FUSED:
                 self.layer_error(layer, error, h[layer], spare, x)
             else:
-                torch.bmm(self._VT[layer], error, out=spare)
+                bmm(self._VT[layer], error, out=spare)
                 self.backward(layer - 1, spare, h[layer], x)
             self.product_update(layer, error, x)
             error, spare = spare, error

@@ -385,6 +385,25 @@ def test_a_stack_without_batch_norm() -> None:
     train_both(injected(members, DEVICE), double, 2, 8, 1e-5)
 
 
+def test_a_member_computes_the_same_bits_alone_and_with_others() -> None:
+    """With and without batch norm among the neighbours: on a GPU whatever the size of the stack."""
+    members = cells(depth=1)[::3]
+    assert [cell.batch_norm for cell in members] == [False, True]
+    together, alone = injected(members, DEVICE), [injected([cell], DEVICE) for cell in members]
+    x, y = (part.to(DEVICE) for part in batches(2, 2, 8)[0])
+    norms = torch.zeros(1, 2, dtype=torch.float64, device=DEVICE)
+    loss, _ = together.step(x, y, norms)
+    for k, stack in enumerate(alone):
+        norm = torch.zeros(1, 1, dtype=torch.float64, device=DEVICE)
+        assert torch.equal(stack.step(x[k : k + 1], y[k : k + 1], norm)[0], loss[k : k + 1])
+        assert torch.equal(norm[:, 0], norms[:, k])
+    x = batches(1, 2, 16)[0][0][0].to(DEVICE)
+    for k, stack in enumerate(alone):
+        assert torch.equal(stack.logits(x)[0], together.logits(x)[k])
+        for name, part in stack.member(0).items():
+            assert torch.equal(part, together.member(k)[name]), name
+
+
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["ieee", "tf32x3", "bf16x6"])
 def test_steps_of_deep_networks_on_a_gpu(precision: str) -> None:
