@@ -166,21 +166,21 @@ def polynomial(random: torch.Generator) -> Phi:
 
 def network(random: torch.Generator) -> Phi:
     """sum of eight tanh(w x + c)."""
-    v, w, c = torch.randn(3, 8, 1, generator=random, dtype=torch.float64)
-    return lambda x: (v * torch.tanh(2 * w * x + c)).sum(0)
+    v, w, c = torch.randn(3, 8, generator=random, dtype=torch.float64)
+    return lambda x: (v * torch.tanh(2 * w * x[..., None] + c)).sum(-1)
 
 
 def waves(random: torch.Generator) -> Phi:
     """sum of eight sin(w x + c)."""
-    v, w, c = torch.randn(3, 8, 1, generator=random, dtype=torch.float64)
-    return lambda x: (v * torch.sin(2 * w * x + c)).sum(0)
+    v, w, c = torch.randn(3, 8, generator=random, dtype=torch.float64)
+    return lambda x: (v * torch.sin(2 * w * x[..., None] + c)).sum(-1)
 
 
 def kinked(random: torch.Generator) -> Phi:
     """A piecewise linear function with four kinks."""
-    v, c = torch.randn(2, 4, 1, generator=random, dtype=torch.float64)
+    v, c = torch.randn(2, 4, generator=random, dtype=torch.float64)
     slope = float(torch.randn((), generator=random, dtype=torch.float64))
-    return lambda x: slope * x + (v * (x - c).abs()).sum(0)
+    return lambda x: slope * x + (v * (x[..., None] - c).abs()).sum(-1)
 
 
 FAMILIES: dict[str, Callable[[torch.Generator], Phi]] = {
