@@ -117,8 +117,9 @@ def integrate(
         atom = level.indivisible
         last_bit = torch.where(atom.unsqueeze(1), (left + right).abs(), level.last_bit(known))
         error = torch.where(atom.unsqueeze(1), 0, (doubt or Level.doubt)(level))
-        limits = scale(total).clamp_min(_TINY)
-        share = torch.maximum(error / (tolerance * limits), last_bit / (_LAST_BIT * limits))
+        # clamped last: where subnormal numbers are flushed to 0, as in training, 0 / 0 would be nan
+        allowed, allowed_bit = ((part * scale(total)).clamp_min(_TINY) for part in (tolerance, _LAST_BIT))
+        share = torch.maximum(error / allowed, last_bit / allowed_bit)
         rough = ~(share.amax(1) <= 1)  # nan, of two infinities, is rough
         done = done + (left + right)[~rough].sum(0)
         finished.append(_halves(level.lo[~rough], level.hi[~rough]))
