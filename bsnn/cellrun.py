@@ -66,12 +66,23 @@ def goal(config: TrainConfig) -> int:
 
 
 def answer(folder: Path, goal: int) -> Record | None:
-    """Read the record that answers a request for so many steps: of a finished cell, or of one that is as far."""
+    """Read the record that answers a request for so many steps: of a finished cell, or of one that is as far.
+
+    A cell that was stopped in its last instants has all of its rows, but its end has yet to be told: no answer.
+    """
     record = read_record(folder)
-    if record is None:
-        return None
-    far_enough = record["status"] == UNFINISHED and record["steps"] >= goal
-    return record if record["status"] in FINISHED or far_enough else None
+    if record is None or record["status"] in FINISHED:
+        return record
+    going_on = record["diverged_at_step"] is None and record["steps"] < steps(Cell.from_dict(record["cell"]))
+    return record if record["status"] == UNFINISHED and going_on and record["steps"] >= goal else None
+
+
+def stored(folder: Path, cell: Cell, goal: int) -> int:
+    """Count the steps of a request that need no repeating: all that a record answers, else those of a checkpoint."""
+    try:
+        return goal if answer(folder, goal) is not None else min(goal, checkpoint_step(folder / CHECKPOINT, cell))
+    except Exception:
+        return 0  # damaged, or just being replaced: whoever trains the cell will say so
 
 
 class CellRun:
@@ -281,7 +292,8 @@ class CellRun:
             return False
         if record["status"] in FINISHED:
             log.info("%s: already trained (%s), skipped", self.cell.name, record["status"])
-            self._drop_checkpoint()
+            if not record["config"].get("keep_checkpoint"):
+                self._drop_checkpoint()
         else:
             log.info("%s: already trained for %s, skipped", self.cell.name, how_far(record))
         self._end(record)

@@ -40,7 +40,11 @@ class Progress:
     @property
     def rows_step(self) -> int:
         """The step of the last row; 0 without rows."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
+        return self.rows_step_or(0)
+
+    def rows_step_or(self, nothing: int) -> int:
+        """The step of the last row; `nothing` without rows."""
+        return int(self.rows[-1]["step"]) if self.rows else nothing
 
 
 def save(path: Path, cell: Cell, member: dict[str, Tensor], progress: Progress) -> None:

@@ -211,6 +211,9 @@ def measure(members: Sequence[Planned], workers: int) -> float:
     with _as_in_training(cell, device), ThreadPoolExecutor(len(stacks)) as pool:
         made = list(pool.map(lambda stack: make_stack(sorted(stack, key=in_order), device), stacks))
         timed = list(pool.map(lambda stack: _time(stack, data), made))
+    if device.type == "cuda":  # whoever trains next counts the free memory
+        del made
+        torch.cuda.empty_cache()
     seconds = statistics.fmean(seconds / len(stack) for seconds, stack in zip(timed, stacks, strict=True))
     return seconds * _work(cell) / _work(stacks[0][0])
 
@@ -225,9 +228,7 @@ def _time(stack: Trainable, data: Dataset) -> float:
     samples = torch.arange(len(data.train_x), device=device).expand(len(stack.cells), -1)
     count, taken, began = (5 if on_gpu else 1), 0, 0.0  # the first ones compile kernels, and capture a graph
     while not taken or time.monotonic() - began < TIMED_SECONDS:
-        run(
-            stack, data, samples[:, : count * cell.batch_size], cell.batch_size, cell.depth, lambda networks: None, None
-        )
+        run(stack, data, samples[:, : count * cell.batch_size], cell.batch_size, cell.depth)
         if began:
             taken += count
             count = min(2 * count, BATCHES)

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 
 from bsnn.cell import Cell
-from bsnn.cellrun import CHECKPOINT, Job, answer, goal
-from bsnn.checkpoints import checkpoint_step
+from bsnn.cellrun import Job, answer, goal, stored
 from bsnn.files import try_lock
 from bsnn.launcher import Share
 from bsnn.planning import plan, sizes
@@ -104,14 +103,7 @@ class CellSpread:
         )
 
     def _stored(self, folder: Path) -> int:
-        """How many of the cell's steps need no repeating."""
-        goal = self._goals[folder]
-        if _answered(folder, goal):
-            return goal
-        try:
-            return min(goal, checkpoint_step(folder / CHECKPOINT, self._cells[folder]))
-        except Exception:
-            return 0  # damaged, or being replaced: its worker will say so
+        return stored(folder, self._cells[folder], self._goals[folder])
 
 
 def confined(job: Job, share: Share) -> Job:

@@ -24,8 +24,7 @@ import torch
 
 from bsnn import checkpoints, joblog
 from bsnn.cell import Cell
-from bsnn.cellrun import CHECKPOINT, CellRun, Job
-from bsnn.checkpoints import checkpoint_step
+from bsnn.cellrun import CHECKPOINT, CellRun, Job, stored
 from bsnn.config import TrainConfig
 from bsnn.data import Dataset, load
 from bsnn.errors import UserError
@@ -69,8 +68,8 @@ def run_cells(
 
     All are trained that can be, whatever happens to some. Cells that other processes train meanwhile are waited for.
     A KeyboardInterrupt and the least time_limit of the jobs stop all of them within a second or so: each that has begun
-    then has a checkpoint of where it is and the record of an unfinished cell. With a time limit they are answered by
-    OutOfTime.
+    then has a checkpoint of where it is and, once it has a row of trained weights, the record of an unfinished cell.
+    With a time limit they are answered by OutOfTime.
 
     Args:
         started: the time.time() that the limit counts from; default: now.
@@ -153,7 +152,7 @@ class _Sweep:
         """After `run`: how far the cells are."""
         left = [run for run in self._runs if run.outcome is None]
         for run in left:
-            run.step = checkpoint_step(run.checkpoint, run.cell)
+            run.step = stored(run.folder, run.cell, run.goal)
         return Tally.of((self._counted(run) for run in self._runs), limit)
 
     def _counted(self, run: CellRun) -> Counted:
@@ -180,8 +179,8 @@ class _Sweep:
         stacks = plan(free, workers)
         self._stacks_to_come.update(_data_key(stack[0]) for stack in stacks)
         with _one_torch_thread(on_cpu), ThreadPoolExecutor(workers, thread_name_prefix="stack") as pool:
-            futures = {pool.submit(self._train_stack, stack) for stack in stacks}
             try:
+                futures = {pool.submit(self._train_stack, stack) for stack in stacks}
                 while futures:
                     done, futures = wait(futures, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
                     for future in done:

@@ -179,7 +179,8 @@ class _Training:
         steps = {state.step for state in self.states}
         if len(steps) != 1:
             raise ValueError(f"expected members that are equally far, found steps {sorted(steps)}")
-        self.step = self.saved_step = steps.pop()
+        self.step = steps.pop()
+        self.unsaved = False  # whether the checkpoints lack steps, or a row
         self.active = set(range(len(self.cells)))
 
         cell, images = self.cells[0], len(data.train_x)
@@ -210,16 +211,16 @@ class _Training:
         for k, state in enumerate(self.states):
             for row in state.rows:
                 yield NewRow(self.index[k], Row(**row))
-        if not self._row_is_due():
+        if not self._due():
             yield from self._ends()
         while self.active:
-            if self._row_is_due():
+            if self._due():
                 yield from self._rows()
                 yield from self._ends()
             elif self.step < self.goal:
                 yield self._take_steps()
             else:
-                if self.step > self.saved_step:
+                if self.unsaved:
                     yield from self._save(sorted(self.active))
                 return
             if self._checkpoint_is_due():
@@ -227,15 +228,14 @@ class _Training:
 
     def stop(self) -> None:
         """Write checkpoints of where the training is."""
-        if self.step > self.saved_step:
+        if self.unsaved:
             for _ in self._save(sorted(self.active)):
                 pass
 
-    def _row_is_due(self) -> bool:
-        known = next((self.states[k].rows for k in sorted(self.active)), None)
-        if known is None:
-            return False
-        return not known or (self.step in self.evaluations and known[-1]["step"] < self.step)
+    def _due(self) -> list[int]:
+        """List the members that lack the row of this step: after some steps all, after a stop perhaps a few."""
+        here = self.step == 0 or self.step in self.evaluations
+        return [k for k in sorted(self.active) if here and self.states[k].rows_step_or(-1) < self.step]
 
     def _take_steps(self) -> Took:
         epoch, first = divmod(self.step, self.per_epoch)
@@ -246,14 +246,13 @@ class _Training:
         steps = min(self.chunk, row_step - self.step)
         samples = slice(first * batch, (first + steps) * batch)
         before = time.monotonic()
-        measured = self.run_steps(
-            self.stack, self.data, self.order_KN[:, samples], batch, self.cells[0].depth, lambda networks: None, None
-        )
+        measured = self.run_steps(self.stack, self.data, self.order_KN[:, samples], batch, self.cells[0].depth)
         # the first step compiles kernels: grow from what the next ones show
         each = (time.monotonic() - before) / steps
         self.chunk = max(1, min(4 * self.chunk, int(TOOK_SECONDS / max(each, 1e-9))))
         self._note(measured)
         self.step += steps
+        self.unsaved = True
         return Took(len(self.cells), steps)
 
     def _orders(self, epoch: int) -> Tensor:
@@ -275,13 +274,13 @@ class _Training:
             state.step += len(measured.loss_SK)
 
     def _rows(self) -> Iterator[Event]:
-        """Evaluate, and give every active member its row."""
+        """Evaluate, and give a row to every member that lacks it."""
         accuracy_K, loss_K = yield from _evaluation(self.stack, self.data.test_x, self.data.test_y)
         self._count_seconds()
         rows = []
-        for k in sorted(self.active):
+        trained = self.step > 0
+        for k in self._due():
             state = self.states[k]
-            trained = self.step > 0
             if trained:
                 self._add_up(k)
             row = Row(
@@ -297,6 +296,7 @@ class _Training:
             state.interval = []
             state.rows.append(row.as_dict())
             rows.append(NewRow(self.index[k], row))
+        self.unsaved = self.unsaved or trained
         yield from rows  # after all members have theirs: whoever stops here finds them equally far
 
     def _add_up(self, k: int) -> None:
@@ -321,14 +321,14 @@ class _Training:
         for k in sorted(self.active):
             state = self.states[k]
             if self.step >= self.last or state.diverged_at_step is not None:
-                if self.keep_checkpoint and self.step > self.saved_step:
+                if self.keep_checkpoint and self.unsaved:
                     yield from self._save([k])
                 self._sign(k)
                 self.active.remove(k)
                 yield Ended(self.index[k], state)
 
     def _checkpoint_is_due(self) -> bool:
-        if not self.active or self.saved_step == self.step or self._row_is_due():
+        if not self.active or not self.unsaved or self._due():
             return False
         if not self.checkpoint_seconds:
             return self.step in self.evaluations
@@ -345,7 +345,7 @@ class _Training:
             self.save_seconds = time.monotonic() - before
             stored.append(Stored(self.index[k], self.save_seconds))
         if set(members) == self.active:
-            self.saved, self.saved_step = time.monotonic(), self.step
+            self.saved, self.unsaved = time.monotonic(), False
         yield from stored
 
     def _sign(self, k: int) -> None:

@@ -125,7 +125,7 @@ def run(main: Callable[[], None]) -> None:
             told = replace(tally, limit=None).sentence(time.time() - STARTED)
             print(f"interrupted: {told if tally.left else kept}")
             sys.exit(143 if isinstance(interrupted, Terminated) else 130)
-        if tally.left:
+        if tally.left and tally.limit is not None:
             print(tally.sentence(time.time() - STARTED), file=sys.stdout if tally.goes_on else sys.stderr)
             code = MORE_TO_DO if tally.goes_on else 1
         sys.exit(code)

@@ -217,12 +217,7 @@ class Check:
             inputs, labels = x.to(self.device, dtype), y.to(self.device)
             return Dataset(DATASETS["mnist"], inputs, labels, inputs[:100], labels[:100])
 
-        cells, single, reports = cells_of(s), data(torch.float32), 0
-
-        def on_step(networks: int) -> None:
-            nonlocal reports
-            reports += 1
-
+        cells, single = cells_of(s), data(torch.float32)
         order = torch.stack([torch.randperm(samples, generator=g) for _ in cells]).to(self.device)
         results, graph_steps = [], GraphSteps()
         for name, run in (("run_steps", run_steps), ("GraphSteps", graph_steps)):
@@ -230,7 +225,7 @@ class Check:
             for epoch in range(2):
                 self._wait()
                 start = time.perf_counter()
-                measured = run(stack, single, order, batch, s.L, on_step, None)
+                measured = run(stack, single, order, batch, s.L)
                 seconds = time.perf_counter() - start
                 self.row("training", what=name, epoch=epoch, passes=type(stack.passes).__name__,
                          ms_per_step=1e3 * seconds / len(measured.loss_SK))  # fmt: skip
@@ -241,7 +236,6 @@ class Check:
         for a, b in zip(weights, expected_weights, strict=True):
             same = same and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
         self.row("training", what="GraphSteps = run_steps to the bit", right=self.require(same, "GraphSteps differs"))
-        self.require(reports == 4 * (full + 1), f"on_step: expected {4 * (full + 1)} calls, found {reports}")
         self._against_float64(cells, data(torch.float64), single, order, batch)
 
     def _against_float64(self, cells: list[Cell], double: Dataset, single: Dataset, order: Tensor, batch: int) -> None:
@@ -251,12 +245,12 @@ class Check:
         stable.sort(key=in_order)
         members = [replace(cell, dtype="float64") for cell in stable]
         samples = order[: len(stable), : min(20, len(double.train_x) // batch) * batch]
-        exact = run_steps(Stack(members, self.device, compiled=False), double, samples, batch, s.L, _nothing, None)
+        exact = run_steps(Stack(members, self.device, compiled=False), double, samples, batch, s.L)
         for precision in PRECISIONS if s.device == "cuda" else PRECISIONS[:1]:
             stack = Stack(stable, self.device, compiled=False)
             stack.passes = TritonPasses(stack.layers, known(stable), stack.optimiser, precision=precision,
                                         tiles=self.tiles.get(precision))  # fmt: skip
-            found = run_steps(stack, single, samples, batch, s.L, _nothing, None)
+            found = run_steps(stack, single, samples, batch, s.L)
             loss = abs(found.loss_SK / exact.loss_SK - 1)
             norms = abs(found.norms_SLK / exact.norms_SLK - 1)
             self.row("training", what=f"{s.L} x {s.N} against float64", precision=precision, steps=len(loss),
@@ -273,10 +267,6 @@ class Check:
 def _each(work: Callable[[Tensor], object], parts: Tensor) -> None:
     for part in parts:
         work(part)
-
-
-def _nothing(networks: int) -> None:
-    pass
 
 
 def _text(value: object) -> str:

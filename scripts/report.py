@@ -144,7 +144,8 @@ def opening(loaded: Results, folder: Path) -> list[str]:
         place = f"[results/{PAPER}/report.md](../{PAPER}/report.md)" if there else NOT_HERE
         return [told, ELSEWHERE.format(place=place)]
     reached = ". ".join(account.summary(loaded))
-    finished = loaded.table["status"].isin(["ok", "partly diverged", "diverged"]).all()
+    ended = loaded.table["status"].isin(["ok", "partly diverged", "diverged"]).all()
+    finished = bool(ended) and "unfinished" not in set(loaded.runs["status"])  # of any seed
     text = (
         FINISHED_OPENING.format(reached=reached)
         if finished

@@ -7,37 +7,44 @@ next. The paper has no schedule, so that the first epochs of an unfinished train
 results/<budget>/ shows after any round compares all networks alike. Stop it whenever (Ctrl-C, SIGTERM, time_limit): the
 networks keep what they have learnt, the published files are renewed, and the same command goes on.
 
-Cost: printed before anything is trained. Arguments NAME=VALUE are settings of experiments.train; time_limit counts for
-the whole command, and until=N ends it after epoch N. Exit code: that of experiments.train.
+Cost: printed before anything is trained. Arguments NAME=VALUE are settings of experiments.train. until=N ends the
+command after epoch N; time_limit counts from its start and bounds the training, figures and report come on top. Cells
+that fail don't keep the others from further rounds. Exit code: 0, done; 1, something failed; 75, the time limit has
+stopped it and the same command goes on; 130, Ctrl-C; 143, SIGTERM.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 
 from bsnn import costs, paper
 from bsnn.budgets import load_budget, table_configs
 from bsnn.cell import Cell
-from bsnn.cellrun import CHECKPOINT, answer, goal
-from bsnn.checkpoints import checkpoint_step
-from bsnn.config import TrainConfig
+from bsnn.cellrun import goal, stored
+from bsnn.config import CONF, TrainConfig, checked, register
 from bsnn.errors import UserError
 from bsnn.provenance import choose_device
 from bsnn.records import run_dir
+from experiments.entry import MORE_TO_DO
 from scripts import cli
 
 STARTED = time.time()
-TABLE = ("dataset", "activation", "gpn", "batch_norm", "seed")
-MORE_TO_DO, INTERRUPTED, TERMINATED = 75, 130, 143
+CHOICES = ("dataset", "activation", "gpn", "batch_norm")
+INTERRUPTED, TERMINATED = 130, 143
 STOPPED = (MORE_TO_DO, INTERRUPTED, TERMINATED)
+LEAST_SECONDS = 60.0  # of a time limit: less is not worth another round's start
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -54,50 +61,82 @@ def main(argv: list[str] | None = None) -> None:
 def reproduce(budget: str, results: Path, settings: Sequence[str]) -> int:
     """Run everything that is not there yet; returns the exit code."""
     asked = dict(_split(setting) for setting in settings)
-    limit, last = _number(asked.pop("time_limit", None)), _number(asked.pop("until", None))
     configs = [replace(config, results_dir=str(results)) for config in table(budget, asked)]
-    rounds = rounds_of(budget, configs, None if last is None else int(last))
+    limit, last = configs[0].time_limit, configs[0].until
+    for setting in ("time_limit", "until"):  # of the whole command: each round gets its own
+        asked.pop(setting, None)
+    rounds = rounds_of(budget, configs, last)
     where = [f"budget={budget}", f"results_dir={results}"]
     commands = Commands()
 
     def figures(*names: str) -> int:
         return commands.run("experiments.synthetic", "-m", f"+experiment={','.join(names)}", *where)
 
+    def left() -> float:
+        return math.inf if limit is None else limit - (time.time() - STARTED)
+
     def train(until: int | None) -> int:
         options = [f"{name}={value}" for name, value in asked.items()]
         if until is not None:
             options.append(f"until={until}")
         if limit is not None:
-            options.append(f"time_limit={max(1.0, limit - (time.time() - STARTED)):.0f}")
+            options.append(f"time_limit={max(1.0, left()):.0f}")
         return commands.run("experiments.train", "+experiment=table2", *where, *options)
 
     early, late = (("fig1", "fig2"), ("fig3",)) if len(rounds) > 1 else ((), ("fig1", "fig2", "fig3"))
     if early and (code := figures(*early)):  # seconds: so the first round's report has them
         return code
+    failed = 0
     for number, until in enumerate(rounds):
+        if number and left() < LEAST_SECONDS:
+            return MORE_TO_DO
         _say_cost(configs, until, results / budget)
         code = train(until)
         if number == 0 and code not in STOPPED:
             code = figures(*late) or code
         published = commands.run("scripts.publish", str(results / budget))
-        if code or published:
+        if code in STOPPED or published:
             return code or published
+        failed = failed or code
+        if code and all(_standing(replace(config, until=until)) is not None for config in configs):
+            return code  # nothing that was asked for can be trained
     print(f"Read {results / budget}/report.md")
-    return 0
+    return failed
 
 
-def table(budget: str, asked: dict[str, str]) -> list[TrainConfig]:
-    """The configs of Table 2's cells as far as `asked` chooses among them; other settings leave them as they are."""
-    chosen = {name: asked[name].split(",") for name in TABLE if name in asked}
-    seeds = [int(seed) for seed in chosen.pop("seed", ["0"]) if seed.isdecimal()] or [0]
+def table(budget: str, asked: Mapping[str, str]) -> list[TrainConfig]:
+    """Compose the configs of Table 2's cells as far as `asked` chooses among them, with its other settings.
+
+    Raises UserError for settings that experiments.train would refuse, before anything is trained.
+    """
+    values = {name: text.split(",") for name, text in asked.items() if not name.startswith("hydra")}
+    chosen = {name: values.pop(name) for name in CHOICES if name in values}
     functions = chosen.get("activation", list(paper.ACTIVATIONS))
-    return [
-        replace(config, seed=seed)
-        for key, config in table_configs(budget).items()
-        for seed in seeds
+    keys = [
+        key
+        for key in table_configs(budget)
         if key.activation in functions
-        and all(str(getattr(key, name)).lower() in map(str.lower, values) for name, values in chosen.items())
+        and all(str(getattr(key, name)).lower() in map(str.lower, texts) for name, texts in chosen.items())
     ]
+    if not keys:
+        raise UserError(f"{' '.join(f'{n}={asked[n]}' for n in chosen)}: expected cells of Table 2, found none.")
+    register()
+    configs = []
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        for combination in itertools.product(*values.values()):
+            own = [f"{name}={value}" for name, value in zip(values, combination, strict=True)]
+            try:
+                base = {
+                    name: checked(compose("train", [f"budget={budget}", f"dataset={name}", *own]), TrainConfig)
+                    for name in {key.dataset for key in keys}
+                }
+            except HydraException as error:
+                raise UserError(" ".join(str(error).split())) from error
+            for key in keys:
+                activation = table_configs(budget)[key].activation
+                config = base[key.dataset]
+                configs.append(replace(config, activation=activation, gpn=key.gpn, batch_norm=key.batch_norm))
+    return configs
 
 
 def rounds_of(budget: str, configs: Sequence[TrainConfig], last: int | None) -> list[int | None]:
@@ -112,11 +151,9 @@ def rounds_of(budget: str, configs: Sequence[TrainConfig], last: int | None) -> 
 
 def _standing(config: TrainConfig) -> tuple[Cell, int] | None:
     """A cell that is not as far as its config asks, with the step that it goes on from."""
-    cell = Cell.from_config(config)
-    folder = run_dir(config.results_dir, config.budget.name, cell.id)
-    if answer(folder, goal(config)) is not None:
-        return None
-    return cell, checkpoint_step(folder / CHECKPOINT, cell)
+    cell, asked = Cell.from_config(config), goal(config)
+    done = stored(run_dir(config.results_dir, config.budget.name, cell.id), cell, asked)
+    return None if done == asked else (cell, done)
 
 
 def _say_cost(configs: Sequence[TrainConfig], until: int | None, folder: Path) -> None:
@@ -124,8 +161,8 @@ def _say_cost(configs: Sequence[TrainConfig], until: int | None, folder: Path) -
     left = [standing for config in configs if (standing := _standing(config)) is not None]
     if not left:
         return
-    device = choose_device("auto")
-    cost = costs.estimate(left, until, device, folder)
+    one = configs[0]
+    cost = costs.estimate(left, until, choose_device(one.device), folder, one.threads, one.max_stack)
     print(cost.sentence(), flush=True)
     shortage = cost.shortage()
     if shortage is not None:
@@ -144,13 +181,15 @@ class Commands:
         self._child = subprocess.Popen([sys.executable, "-m", module, *arguments])
         while True:
             try:
-                return self._child.wait()
+                code = self._child.wait()
+                return code if code >= 0 else 128 - code  # as a shell says it: ended by a signal
             except KeyboardInterrupt:  # the terminal has sent it to the child, too, which saves where it is
                 continue
 
     def _pass_on(self, number: int, _: object) -> None:
-        if self._child is not None and self._child.poll() is None:
-            self._child.send_signal(number)
+        if self._child is None or self._child.poll() is not None:
+            sys.exit(TERMINATED)
+        self._child.send_signal(number)
 
 
 def _split(setting: str) -> tuple[str, str]:
@@ -158,10 +197,6 @@ def _split(setting: str) -> tuple[str, str]:
     if not equals:
         raise UserError(f"{setting}: expected NAME=VALUE, a setting of experiments.train.")
     return name, value
-
-
-def _number(text: str | None) -> float | None:
-    return None if text in (None, "null") else float(text)
 
 
 if __name__ == "__main__":

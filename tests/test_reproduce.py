@@ -35,8 +35,9 @@ def configs(results: Path, asked: dict[str, str]) -> list[Any]:
 
 
 def test_the_cells_of_the_table_that_are_asked_for() -> None:
-    assert len(table("paper", {})) == len(table_configs("paper"))
+    assert len(table("paper", {})) == len(table_configs("paper")) == 48
     assert len(table("paper", {"seed": "0,1", "learning_rate": "1"} | MNIST)) == 2 * 4
+    assert {config.width for config in table("paper", {"width": "100,200", "tracking": "none"} | MNIST)} == {100, 200}
     assert {config.gpn for config in table("paper", {"gpn": "True"})} == {True}
 
 
@@ -94,6 +95,7 @@ def test_what_runs_in_which_order(ran: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [75, 130, 143, 1])
 def test_whatever_ends_a_round_its_results_are_published(ran: list[str], tmp_path: Path, code: int) -> None:
+    """An error, too, where it left nothing trained."""
     codes["train"] = code
     assert reproduce.reproduce("paper", tmp_path, ["time_limit=600"]) == code
     ends = [line.split()[0] for line in ran]
@@ -101,6 +103,32 @@ def test_whatever_ends_a_round_its_results_are_published(ran: list[str], tmp_pat
     limits = [word for line in ran for word in line.split() if word.startswith("time_limit=")]
     assert len(limits) == 1
     assert 0 < float(limits[0].removeprefix("time_limit=")) <= 600
+
+
+def test_one_cell_that_fails_does_not_keep_the_others_from_further_rounds(ran: list[str], tmp_path: Path) -> None:
+    far(tmp_path, 2, gpn=True)
+    codes["train"] = 1  # in the first round
+    settings = [f"{name}={value}" for name, value in MNIST.items()]
+    assert reproduce.reproduce("paper", tmp_path, [*settings, "until=2"]) == 1
+    assert [line.split()[-1] for line in ran if line.startswith("train")] == ["until=1", "until=2"]
+
+
+def test_a_spent_time_limit_is_no_failure(ran: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce, "STARTED", reproduce.STARTED - 570)
+    assert reproduce.reproduce("paper", tmp_path, ["time_limit=600"]) == 75
+    assert sum(line.startswith("train") for line in ran) == 1
+
+
+def test_settings_are_checked_before_anything_runs(ran: list[str], tmp_path: Path) -> None:
+    for setting, message in (
+        ("until=0", "until: expected a whole number >= 1, found 0"),
+        ("until=abc", "until"),
+        ("learning_rat=1", "learning_rat"),
+        ("activation=nope", "expected cells of Table 2, found none"),
+    ):
+        with pytest.raises(UserError, match=message):
+            reproduce.reproduce("paper", tmp_path, [setting])
+    assert not ran
 
 
 def test_a_disk_without_room_is_told_before_anything_is_trained(

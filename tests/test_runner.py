@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -384,6 +385,44 @@ def test_a_record_that_is_further_than_its_checkpoint_stays_until_it_is_overtake
     [done] = run_cells(jobs(GRID[0], shared=shared))
     assert statuses([done]) == ["ok"]
     assert comparable(done)["error"] is None
+
+
+def test_a_cell_stopped_in_its_last_instants_is_finished_by_the_next_command(
+    monkeypatch: pytest.MonkeyPatch, stacks: list[list[str]]
+) -> None:
+    """Stopped after the first of three has ended: the others have all their rows, and no end."""
+    monkeypatch.setattr("bsnn.planning.steps_per_epoch", lambda cell: 8)  # of the noise
+    real, ended = runner.train, False
+
+    class Countdown(runner.Countdown):
+        def is_up(self, networks: int) -> bool:
+            return ended
+
+    def watched(*arguments: Any, **options: Any) -> Iterator[Any]:
+        nonlocal ended
+        with closing(real(*arguments, **options)) as events:
+            for event in events:
+                ended = ended or isinstance(event, training.Ended)
+                yield event
+
+    asked = jobs(*GRID[:3], shared="threads=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train", watched)
+        patch.setattr(runner, "Countdown", Countdown)
+        outcomes = run_cells(asked)
+    assert statuses(outcomes).count("ok") == 1
+    [kept] = {record["status"] for job in asked if (record := read_record(job.folder)) and record["status"] != "ok"}
+    assert kept == "unfinished"
+    assert statuses(run_cells(asked)) == ["ok"] * 3
+    whole = run_cells(jobs(*GRID[:3], shared="threads=1 results_dir=whole"))
+    assert [comparable(read_record(job.folder)) for job in asked] == [comparable(record) for record in whole]
+
+
+def test_kept_weights_outlive_commands_that_do_not_ask_for_them() -> None:
+    [asked] = jobs(GRID[0], shared="keep_checkpoint=true")
+    [record] = run_cells([Job(asked.config, {"keep_checkpoint": True})])
+    assert run_cells(jobs(GRID[0])) == [record]
+    assert (asked.folder / "checkpoint.pt").exists()
 
 
 def test_a_process_killed_between_checkpoint_and_record_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -303,6 +303,19 @@ def test_failures_are_told_when_nothing_is_left_to_do(
     assert command(*sweep) == 1
 
 
+def test_an_error_outside_the_trainings_is_no_reason_to_repeat_the_command(
+    command: Callable[..., int], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 75 is for a time limit."""
+
+    def broken(*_: object, **__: object) -> object:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(runner, "wait", broken)
+    assert command(*SMOKE) == 1
+    assert "boom" in capfd.readouterr().err
+
+
 def test_a_limit_shorter_than_the_start_is_an_error(
     command: Callable[..., int], capfd: pytest.CaptureFixture[str]
 ) -> None:

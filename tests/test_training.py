@@ -255,6 +255,35 @@ def test_stopped_within_an_evaluation(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [without_seconds(p) for p in completed(train(cells, data, paths))] == [without_seconds(p) for p in whole]
 
 
+@pytest.mark.usefixtures("step_by_step")
+def test_a_row_that_a_stop_left_out_at_the_goal_is_stored(tmp_path: Path) -> None:
+    """Stopped after the goal's last step and before its evaluation; the same goal then stores the row."""
+    cells, data, paths = short_epochs("parts", tmp_path)
+    assert stop_after(16, train(cells, data, paths, goal=16))
+    assert [row["step"] for row in checkpoints.load(paths[0], cells[0])[1].rows] == [0, 8]
+    events = list(train(cells, data, paths, goal=16))
+    assert sorted(event.index for event in events if isinstance(event, Stored)) == [0, 1, 2, 3]
+    assert [row["step"] for row in checkpoints.load(paths[0], cells[0])[1].rows] == [0, 8, 16]
+
+
+@pytest.mark.usefixtures("step_by_step")
+@pytest.mark.parametrize("with_row", [[0], [1], [0, 2, 3]])
+def test_members_of_which_some_lack_a_row(tmp_path: Path, with_row: list[int]) -> None:
+    """Checkpoints of one step, those of one stack with its row, those of another, stopped before it, without."""
+    cells, data, paths = short_epochs("parts", tmp_path)
+    whole = completed(train(*short_epochs("whole", tmp_path)))
+    without = [k for k in range(4) if k not in with_row]
+    list(train([cells[k] for k in with_row], data, [paths[k] for k in with_row], goal=8))
+    assert stop_after(8, train([cells[k] for k in without], data, [paths[k] for k in without]))
+    assert [len(checkpoints.load(paths[k], cells[k])[1].rows) for k in (with_row[0], without[0])] == [2, 1]
+    together = completed(train(cells, data, paths))
+    assert [[row["step"] for row in progress.rows] for progress in together] == [[0, 8, 16, 24, 32]] * 4
+    for progress, expected in zip(together, whole, strict=True):
+        for row, wanted in zip(progress.rows, expected.rows, strict=True):
+            assert row["train_loss"] == (wanted["train_loss"] and pytest.approx(wanted["train_loss"], rel=1e-9))
+            assert row["train_accuracy"] == wanted["train_accuracy"]
+
+
 def test_up_to_a_goal_and_on(tmp_path: Path) -> None:
     cells, data, paths = short_epochs("parts", tmp_path)
     whole = completed(train(*short_epochs("whole", tmp_path)))

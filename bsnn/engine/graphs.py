@@ -13,18 +13,15 @@ executes nothing.
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from bsnn.data import Dataset
-from bsnn.engine.interval import Interrupted, Measured, Trainable
+from bsnn.engine.interval import Measured, Trainable
 
 log = logging.getLogger(__name__)
 WARM_UP = 3  # steps before the capture
-LOOK = 50  # replays between looks at `stop`; the host is at most twice as many ahead of the GPU
 
 
 class GraphSteps:
@@ -47,15 +44,13 @@ class GraphSteps:
         order_KS: Tensor,
         batch_size: int,
         depth: int,
-        on_step: Callable[[int], None],
-        stop: threading.Event | None,
     ) -> Measured:
-        """At most an epoch's steps. `on_step` comes some steps late, and it takes some until `stop` is seen."""
+        """Take at most an epoch's steps."""
         epoch = self._epoch
         if epoch is None or epoch.stack is not stack or epoch.data is not data or epoch.batch_size != batch_size:
             capture = data.train_x.is_cuda if self._capture is None else self._capture
             epoch = self._epoch = _Epoch(stack, data, batch_size, depth, len(order_KS), capture)
-        return epoch.run(order_KS, on_step, stop)
+        return epoch.run(order_KS)
 
 
 class _Epoch:
@@ -82,45 +77,24 @@ class _Epoch:
         self._norms_SLK = zeros(steps, depth, networks, dtype=torch.float64)
         self._norms_LK = zeros(depth, networks, dtype=torch.float64)
 
-    def run(self, order_KS: Tensor, on_step: Callable[[int], None], stop: threading.Event | None) -> Measured:
-        K, samples = order_KS.shape
+    def run(self, order_KS: Tensor) -> Measured:
+        samples = order_KS.shape[1]
         full, rest = divmod(samples, self.batch_size)
         steps = full + (rest > 0)
         if steps > len(self._loss_SK):
             raise ValueError(f"expected at most an epoch, {len(self._loss_SK)} steps, found {steps}")
         self._order_KS[:, :samples] = order_KS
         self._done.zero_()
-        self._full_batches(full, K, on_step, stop)
+        for _ in range(full):
+            if self._graph is None:
+                self._first_step()
+            else:
+                self._graph.replay()
         if rest:
-            _look(stop)
             self._step(rest)
-            on_step(K)
         # copies: the next interval's measurements take the same place
         parts = self._loss_SK[:steps].double(), self._correct_SK[:steps], self._norms_SLK[:steps]
         return Measured(*(part.to("cpu", copy=True).numpy() for part in parts))
-
-    def _full_batches(self, steps: int, K: int, on_step: Callable[[int], None], stop: threading.Event | None) -> None:
-        taken = told = 0
-        end_of_group: torch.cuda.Event | None = None
-        while taken < steps:
-            _look(stop)
-            done = taken
-            if self._graph is None:
-                self._first_step()
-                taken = done = taken + 1
-            else:
-                for _ in range(min(LOOK, steps - taken)):
-                    self._graph.replay()
-                    taken += 1
-                if end_of_group is not None:  # of the group before: the GPU has work while the host looks around
-                    end_of_group.synchronize()
-                end_of_group = torch.cuda.Event()
-                end_of_group.record()
-            for _ in range(told, done):
-                on_step(K)
-            told = done
-        for _ in range(told, steps):
-            on_step(K)
 
     def _first_step(self) -> None:
         """A step launched from here; after WARM_UP of them, the capture."""
@@ -160,8 +134,3 @@ class _Epoch:
         self._correct_SK.index_copy_(0, self._done, correct_K.unsqueeze(0))
         self._norms_SLK.index_copy_(0, self._done, self._norms_LK.unsqueeze(0))
         self._done += 1
-
-
-def _look(stop: threading.Event | None) -> None:
-    if stop is not None and stop.is_set():
-        raise Interrupted

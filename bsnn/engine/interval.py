@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -41,23 +39,14 @@ class Measured(NamedTuple):
     norms_SLK: npt.NDArray[np.float64]  # |dE/dV_l|_F
 
 
-class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """Training was asked to stop; what the last checkpoints hold is kept."""
-
-
 def run_steps(
     stack: Trainable,
     data: Dataset,
     order_KS: Tensor,
     batch_size: int,
     depth: int,
-    on_step: Callable[[int], None],
-    stop: threading.Event | None,
 ) -> Measured:
-    """Steps over the samples order_KS[k] of each member k: full mini-batches, the last one perhaps short.
-
-    `on_step` is called after every step with the number of networks that took it. Raises Interrupted if `stop` is set.
-    """
+    """Take steps over the samples order_KS[k] of each member k: full mini-batches, the last one perhaps short."""
     K, samples = order_KS.shape
     steps = -(-samples // batch_size)
     device = order_KS.device
@@ -65,11 +54,8 @@ def run_steps(
     correct_SK = torch.empty(steps, K, dtype=torch.int64, device=device)
     norms_SLK = torch.empty(steps, depth, K, dtype=torch.float64, device=device)
     for step, batch_KB in enumerate(order_KS.split(batch_size, dim=1)):
-        if stop is not None and stop.is_set():
-            raise Interrupted
         flat = batch_KB.reshape(-1)
         x_KBD = data.train_x.index_select(0, flat).view(*batch_KB.shape, -1)
         labels_KB = data.train_y.index_select(0, flat).view(batch_KB.shape)
         loss_SK[step], correct_SK[step] = stack.step(x_KBD, labels_KB, norms_SLK[step])
-        on_step(K)
     return Measured(loss_SK.double().cpu().numpy(), correct_SK.cpu().numpy(), norms_SLK.cpu().numpy())

@@ -67,7 +67,7 @@ def disagreement(cell: Cell, device: torch.device, precision: str, make: Make) -
     def steps(stack: Stack, run: Callable[..., Measured]) -> Measured:
         inputs, labels = x.to(stack.device, stack.dtype), y.to(stack.device)
         data = Dataset(spec, inputs, labels, inputs, labels)
-        return run(stack, data, order_KS.to(stack.device), batch, 2, lambda networks: None, None)
+        return run(stack, data, order_KS.to(stack.device), batch, 2)
 
     expected, measured = steps(exact, run_steps), steps(found, GraphSteps())
     pairs = {"loss": (measured.loss_SK, expected.loss_SK), "gradient norm": (measured.norms_SLK, expected.norms_SLK)}

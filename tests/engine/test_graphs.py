@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ from bsnn.cell import Cell
 from bsnn.data import DATASETS, Dataset
 from bsnn.engine import graphs
 from bsnn.engine.graphs import GraphSteps
-from bsnn.engine.interval import Interrupted, Measured, run_steps
+from bsnn.engine.interval import Measured, run_steps
 from bsnn.engine.stack import Stack, in_order
 from bsnn.randomness import batch_order
 from bsnn.training import evaluate
@@ -72,11 +71,9 @@ def test_the_steps_are_those_of_run_steps(data: Dataset, dtype: str) -> None:
     for epoch in range(2):
         order_KN = order(members, epoch)
         for part in parts(SAMPLES):
-            taken: list[int] = []
-            expected = run_steps(plain, data, order_KN[:, part], BATCH, CELL.depth, lambda networks: None, None)
-            found = steps(stepped, data, order_KN[:, part], BATCH, CELL.depth, taken.append, threading.Event())
+            expected = run_steps(plain, data, order_KN[:, part], BATCH, CELL.depth)
+            found = steps(stepped, data, order_KN[:, part], BATCH, CELL.depth)
             same(found, expected)
-            assert taken == [len(members)] * len(expected.loss_SK)
         same_members(stepped, plain)
 
 
@@ -84,32 +81,15 @@ def test_measurements_of_an_interval_outlive_the_next(data: Dataset) -> None:
     members, steps = cells(dtype="float64"), GraphSteps(capture=False)
     data = replace(data, train_x=data.train_x.double())
     stack, order_KN = Stack(members, DEVICE), order(members)
-    first = steps(stack, data, order_KN, BATCH, CELL.depth, lambda networks: None, None)
+    first = steps(stack, data, order_KN, BATCH, CELL.depth)
     kept = [part.copy() for part in first]
-    steps(stack, data, order_KN, BATCH, CELL.depth, lambda networks: None, None)
+    steps(stack, data, order_KN, BATCH, CELL.depth)
     same(first, Measured(*kept))
-
-
-def test_stopping(data: Dataset) -> None:
-    members, stop, taken = cells(), threading.Event(), 0
-
-    def on_step(networks: int) -> None:
-        nonlocal taken
-        taken += 1
-        if taken == 2:
-            stop.set()
-
-    with pytest.raises(Interrupted):
-        GraphSteps(capture=False)(Stack(members, DEVICE), data, order(members), BATCH, CELL.depth, on_step, stop)
-    assert taken == 2
 
 
 def test_another_stack_starts_anew(data: Dataset) -> None:
     members, steps = cells(), GraphSteps(capture=False)
-    found = [
-        steps(Stack(members, DEVICE), data, order(members), BATCH, CELL.depth, lambda networks: None, None)
-        for _ in range(2)
-    ]
+    found = [steps(Stack(members, DEVICE), data, order(members), BATCH, CELL.depth) for _ in range(2)]
     same(*found)
 
 
@@ -117,7 +97,7 @@ def test_more_than_an_epoch_is_refused(data: Dataset) -> None:
     members = cells()
     twice = torch.cat([order(members), order(members)], dim=1)
     with pytest.raises(ValueError, match="expected at most an epoch, 7 steps, found 13"):
-        GraphSteps(capture=False)(Stack(members, DEVICE), data, twice, BATCH, CELL.depth, lambda networks: None, None)
+        GraphSteps(capture=False)(Stack(members, DEVICE), data, twice, BATCH, CELL.depth)
 
 
 # --- on a GPU ---
@@ -142,11 +122,9 @@ def test_captured_steps_are_those_of_run_steps(
     for epoch in range(3):
         order_KN = order(members, epoch)
         for part in parts(SAMPLES):
-            taken: list[int] = []
-            expected = run_steps(plain, data, order_KN[:, part], BATCH, CELL.depth, lambda networks: None, None)
-            found = steps(stepped, data, order_KN[:, part], BATCH, CELL.depth, taken.append, None)
+            expected = run_steps(plain, data, order_KN[:, part], BATCH, CELL.depth)
+            found = steps(stepped, data, order_KN[:, part], BATCH, CELL.depth)
             same(found, expected)
-            assert taken == [len(members)] * len(expected.loss_SK)
             assert evaluate(plain, data.test_x, data.test_y) == evaluate(stepped, data.test_x, data.test_y)
         same_members(stepped, plain)
     assert not caplog.records  # captured indeed
@@ -165,7 +143,7 @@ def test_captured_steps_of_deep_networks_agree_with_the_cpu_in_float64() -> None
         data = Dataset(DATASETS["mnist"], inputs, y.to(device), inputs, y.to(device))
         stack = Stack([replace(cell, dtype=dtype) for cell in members], device)
         run = GraphSteps() if device.type == "cuda" else run_steps
-        measured[device.type] = run(stack, data, order_KS.to(device), 64, 200, lambda networks: None, None)
+        measured[device.type] = run(stack, data, order_KS.to(device), 64, 200)
     np.testing.assert_allclose(measured["cuda"].loss_SK, measured["cpu"].loss_SK, rtol=1e-3)
     np.testing.assert_allclose(measured["cuda"].norms_SLK, measured["cpu"].norms_SLK, rtol=1e-2)
 
@@ -176,7 +154,7 @@ def test_a_sick_member_changes_no_bit_of_the_others_in_replays(data: Dataset) ->
     stacks = [Stack(members, DEVICE) for _ in range(2)]
     stacks[1].layers.V[:, 1] = float("nan")
     for stack in stacks:
-        GraphSteps()(stack, data, order(members), BATCH, CELL.depth, lambda networks: None, None)
+        GraphSteps()(stack, data, order(members), BATCH, CELL.depth)
     for k in (0, 2):
         healthy = stacks[0].member(k)
         for name, part in stacks[1].member(k).items():
