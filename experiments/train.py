@@ -13,7 +13,7 @@ Output: results/<budget>/runs/<cell>/record.json (see bsnn.records) and a W&B ru
 trained is skipped, an interrupted one resumes. hydra/launcher=stacked trains the cells of a grid together, which is
 faster; stacked_slurm, stacked_ray and stacked_local send stacks to a cluster, or to processes of their own. Launchers
 that give each cell a process (joblib) work too. Exit code: 0, all cells are trained; 1, something failed; 75, the time
-limit has stopped it and the same command goes on; 130, Ctrl-C.
+limit has stopped it and the same command goes on; 130, Ctrl-C; 143, SIGTERM.
 """
 
 from __future__ import annotations
