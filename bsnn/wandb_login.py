@@ -62,9 +62,25 @@ def logged_in() -> bool:
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(urlparse(server()).hostname or "") is not None
-    except (OSError, netrc.NetrcParseError):
+        return _key_in_netrc(server()) is not None
+    except (AuthenticationError, ValueError):  # a key of the wrong form, a server that is no URL
         return False
+
+
+def _key_in_netrc(server: str) -> str | None:
+    """The key that `wandb login` left for this server; None if there is none.
+
+    wandb's own reader knows which file it is, and under which hosts a key may lie: wandb's default server has had two.
+    """
+    try:
+        from wandb.sdk.lib.wbauth import read_netrc_auth
+    except ImportError:  # another version of wandb
+        try:
+            found = netrc.netrc(os.environ.get("NETRC")).authenticators(urlparse(server).netloc)
+        except (OSError, netrc.NetrcParseError):
+            return None
+        return found[2] if found else None
+    return read_netrc_auth(host=server)
 
 
 @functools.cache

@@ -178,12 +178,23 @@ def _save(file: Path, progress: dict[str, Any], rows: list[list[str]]) -> None:
 
 
 def _keep_other(path: Path, new_hash: str) -> None:
-    """Copy the finished table that is about to be replaced to the other settings', if it isn't the same."""
+    """Copy the finished table that is about to be replaced to the other settings', if it isn't the same.
+
+    Numbers that their record wasn't written for are not copied: the copy's digest would make them look whole.
+    """
     old = tables.read(path)
     if old is None or old.record["hash"] == new_hash:
         return
+    if not old.intact:
+        log.warning(
+            "%s: was computed with other settings, and its numbers are not those that its record was written for; "
+            "it is replaced and not kept",
+            tables.table_file(path),
+        )
+        return
     kept = path.parent / tables.OTHER_SETTINGS / f"{path.name}-{old.record['hash'][:8]}"
-    if tables.read(kept) is None:
+    there = tables.read(kept)
+    if there is None or not there.intact:
         tables.write(kept, old.text, old.record)
     log.warning(
         "%s: was computed with other settings, data or code, and is kept as %s",

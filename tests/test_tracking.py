@@ -100,6 +100,46 @@ def test_a_key_from_wandb_login_is_found(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert not logged_in()
 
 
+@pytest.mark.parametrize("server", ["https://api.wandb.ai", "https://api.forge.coreweave.com", "http://localhost:8080"])
+@pytest.mark.parametrize("name", [".netrc", "_netrc", "elsewhere"])
+def test_a_key_is_found_where_wandb_finds_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, server: str, name: str
+) -> None:
+    """Keys for the default server lie under its old name, too; others may read the file; a server may have a port."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("NETRC", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(wandb_login, "server", lambda: server)
+    assert not logged_in()
+    if name == "elsewhere":
+        monkeypatch.setenv("NETRC", "~/elsewhere")
+    keys = tmp_path / name
+    keys.write_text(
+        "".join(f"machine {host} login user password {KEY}\n" for host in ("api.wandb.ai", "localhost:8080"))
+    )
+    keys.chmod(0o644)
+    assert logged_in()
+    keys.write_text(f"machine example.org login user password {KEY}\n")
+    assert not logged_in()
+
+
+def test_a_key_is_found_with_a_wandb_without_its_reader(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delattr("wandb.sdk.lib.wbauth.read_netrc_auth")
+    test_a_key_from_wandb_login_is_found(monkeypatch, tmp_path)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert not logged_in()
+
+
+def test_a_key_of_the_wrong_form_is_no_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(wandb_login, "server", lambda: "https://wandb.example.org")
+    (tmp_path / "netrc").write_text("machine wandb.example.org login user password short\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert not logged_in()
+    monkeypatch.setattr(wandb_login, "server", lambda: "no URL")
+    assert not logged_in()
+
+
 def test_none_opens_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking.wandb, "init", lambda **_: pytest.fail("mode none must not touch W&B"))
     Tracker(TrackingConfig(mode="none"), CELL, "smoke").finish("ok")

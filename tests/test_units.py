@@ -82,6 +82,23 @@ def test_what_is_replaced_is_kept_and_named(tmp_path: Path, caplog: pytest.LogCa
     assert len(tables.others(path)) == 2
 
 
+def test_damaged_numbers_are_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy with a digest of its own would pass for whole."""
+    path = tmp_path / "table"
+    made(squares(0), path)
+    tables.table_file(path).write_text("k,value\n0,0\n1,1\n2,5\n")
+    made(squares(1), path)
+    assert values(path) == [1, 2, 5]
+    assert not tables.others(path)
+    assert "is replaced and not kept" in caplog.text
+    made(squares(2), path)
+    (kept,) = tables.others(path)
+    tables.table_file(kept).write_text("k,value\n0,0\n1,1\n2,5\n")
+    made(squares(1), path)
+    made(squares(2), path)
+    assert values(kept) == [1, 2, 5]
+
+
 class Killed(BaseException):
     pass
 
