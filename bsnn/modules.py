@@ -35,7 +35,7 @@ def build(module: Mapping[str, Any], trusted: bool) -> nn.Module:
         )
     try:
         return kind(**arguments)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{module.get(TARGET)}: expected arguments that it takes, found {arguments} ({error})."
         ) from error

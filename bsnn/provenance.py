@@ -111,8 +111,9 @@ def _is_checkout() -> bool:
 
 
 def _git(*arguments: str) -> str:
+    # A lock on the index would make the user's own git fail meanwhile.
     # The code of this folder is running: that somebody else owns it is no reason left to distrust it.
-    command = ["git", "-c", f"safe.directory={ROOT}", *arguments]
+    command = ["git", "--no-optional-locks", "-c", f"safe.directory={ROOT}", *arguments]
     # In a git hook, variables such as GIT_DIR name another repository.
     environment = {name: value for name, value in os.environ.items() if name not in _GIT_LOCATIONS}
     environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)  # a repository around this one isn't this one's

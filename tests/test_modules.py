@@ -94,6 +94,12 @@ def test_arguments_that_a_function_does_not_take_are_named() -> None:
         build({"_target_": "torch.nn.Tanh", "alpha": 1}, trusted=False)
 
 
+@pytest.mark.parametrize("arguments", [{"num_parameters": -1}, {"device": "nowhere"}])
+def test_arguments_that_torch_refuses_are_named(arguments: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"torch.nn.PReLU: expected arguments that it takes, found"):
+        build({"_target_": "torch.nn.PReLU"} | arguments, trusted=False)
+
+
 def test_a_folder_from_somebody_else_runs_nothing_unless_it_is_trusted(tmp_path: Path) -> None:
     mine = make_cell("foreign", activation_module=FOREIGN)
     folder = run_dir(tmp_path, "smoke", mine.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_a_checkout_knows_its_commit_and_whether_files_differ(
     assert source(monkeypatch, repository) == (head, True)
     assert provenance.knows_commit(head)
     assert not provenance.knows_commit("0" * 40)
+
+
+def test_the_index_is_left_alone(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    """To write what it found about a touched file git would lock the index against the user's own git."""
+    os.utime(repository / "copy" / "code.py", (1, 1))
+    before = (repository / ".git" / "index").read_bytes()
+    assert source(monkeypatch, repository)[1] is False
+    assert (repository / ".git" / "index").read_bytes() == before
 
 
 @pytest.mark.parametrize("broken", [False, True])

@@ -181,7 +181,7 @@ def _prepare(kernels: ctypes.CDLL) -> None:
             function = getattr(kernels, f"{name}_{suffix}")
             function.argtypes, function.restype = arguments, None
     for dtype in (torch.float32, torch.float64):
-        h = torch.linspace(-3, 3, 32, dtype=dtype).view(1, 2, 16)
+        h = torch.linspace(-3, 3, 32, dtype=dtype, device="cpu").view(1, 2, 16)
         state = LayerState(**{name: h.new_ones(0, 1, 2) for name in LayerState.__dataclass_fields__})
         state.V = h.new_ones(0, 1, 2, 2)
         for family in Family:

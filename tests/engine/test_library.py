@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bsnn.engine import cpu, library
+from bsnn.engine.passes import LayerState
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
@@ -200,6 +202,23 @@ def test_the_kernels_are_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "value_and_slope", lambda *given: (right(*given)[0], 1.01 * right(*given)[1]))
     with pytest.raises(RuntimeError, match="the compiled tanh isn't right"):
         cpu._prepare(made)
+
+
+def test_the_kernels_are_proved_on_the_cpu_whatever_the_default_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The addresses of another device's tensors, passed to C++, would end the process."""
+    made = cpu.kernels()
+    assert made is not None
+    devices, passes = [], cpu.CompiledPasses
+
+    def noting(state: LayerState, *given: Any) -> Any:
+        devices.append(state.V.device.type)
+        assert state.V.device.type == "cpu"
+        return passes(state, *given)
+
+    monkeypatch.setattr(cpu, "CompiledPasses", noting)
+    with torch.device("meta"):
+        cpu._prepare(made)
+    assert set(devices) == {"cpu"}
 
 
 def test_stacks_that_start_together_load_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
