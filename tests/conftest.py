@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 
@@ -11,9 +12,11 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # else every child process 
     os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(tempfile.gettempdir(), f"bsnn-bytecode-{os.getuid()}")  # noqa: PTH118
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported, as torchvision does
@@ -36,3 +39,15 @@ def root() -> Path:
 def _coarse_figures() -> None:
     """Figures made in a test's own process: fewer pixels, and fonts embedded without a search for unused glyphs."""
     plotting.STYLE.update({"savefig.dpi": 30, "pdf.fonttype": 3})
+    save = Figure.savefig
+
+    @functools.wraps(save)  # pyplot looks at its name
+    def laid_out_once(made: Figure, *arguments: Any, format: str, **options: Any) -> None:
+        """Save; a PDF keeps the layout of the PNG before it, since finding one costs as much as drawing."""
+        engine = made.get_layout_engine()
+        if format == "pdf":
+            made.set_layout_engine("none")
+        save(made, *arguments, format=format, **options)
+        made.set_layout_engine(engine)
+
+    Figure.savefig = laid_out_once  # type: ignore[assignment, method-assign]
