@@ -2,18 +2,17 @@
 
 The ways, by the names that `Stack.way` gives and BSNN_GPU_WAY asks for:
 
-    triton-tf32x3   float32 cells: products of three products on tensor cores, as good as float32
-                    (scripts.kernel_report --precision shows it)
     triton-ieee     float32 cells: exact float32 products
+    triton-tf32x3   float32 cells, on request: each product as three on tensor cores, in the mean with errors of
+                    float32's size (results/bench/tf32x3.md: one seed at width 32; single networks differ more)
     triton-tf32     cells of dtype tf32
     torch           everything
 
-A float32 cell's first choice is tf32x3 on GPUs whose tensor cores are faster that way than float32's units, else ieee.
 A way is tried once for each shape: bsnn.engine.selfcheck compares it with float64. If it can't be compiled or launched
 there, or is wrong, one line in the log says so, and the next best is tried.
 
-BSNN_GPU_WAY=triton-ieee asks for exact float32, BSNN_GPU_WAY=torch for no kernels of our own. Neither is part of a
-cell's identity, as both compute in float32; the record says which way was taken.
+BSNN_GPU_WAY=triton-tf32x3 asks for tensor cores, BSNN_GPU_WAY=torch for no kernels of our own. Neither is part of a
+cell's identity; the record says which way was taken.
 """
 
 from __future__ import annotations
@@ -34,34 +33,25 @@ from bsnn.errors import UserError
 log = logging.getLogger(__name__)
 VARIABLE = "BSNN_GPU_WAY"
 FLOAT32 = ("triton-tf32x3", "triton-ieee", "torch")
-# compute capabilities whose tf32 products are more than three times as fast as float32's: A100, H100 and H200, B200
-TENSOR_CORES = {(8, 0), (9, 0), (10, 0), (10, 3)}
+"""What may be asked for; a way that doesn't work is followed by the next. Unasked, the second."""
 
 
 def passes(cell: Cell, state: LayerState, functions: Sequence[Function], optimiser: Optimiser) -> Passes | None:
     """The passes of a float32 or tf32 stack on a GPU, shaped like `cell`; None for plain torch."""
     device = state.V.device
-    for way in ways(cell, device):
+    for way in ways(cell):
         if way != "torch" and _works(way, device, _shape(cell)):
             return _make(way, state, functions, optimiser)
     return None
 
 
-def ways(cell: Cell, device: torch.device) -> tuple[str, ...]:
-    """What to try, best first. Raises UserError for an unknown BSNN_GPU_WAY."""
-    if cell.dtype == "tf32":
-        first: tuple[str, ...] = ("triton-tf32", "torch")
-    elif torch.cuda.get_device_capability(device) in TENSOR_CORES:
-        first = FLOAT32
-    else:
-        first = FLOAT32[1:]
-    asked = os.environ.get(VARIABLE)
-    if not asked:
-        return first
+def ways(cell: Cell) -> tuple[str, ...]:
+    """List what to try, best first. Raises UserError for an unknown BSNN_GPU_WAY."""
+    asked = os.environ.get(VARIABLE) or FLOAT32[1]
     if asked not in FLOAT32:
         raise UserError(f"{VARIABLE}: expected one of {', '.join(FLOAT32)}, found {asked!r}.")
-    if asked == "torch" or cell.dtype == "tf32":
-        return first[first.index("torch") :] if asked == "torch" else first
+    if cell.dtype == "tf32" and asked != "torch":
+        return ("triton-tf32", "torch")
     return FLOAT32[FLOAT32.index(asked) :]
 
 

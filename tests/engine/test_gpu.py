@@ -179,23 +179,18 @@ def make(cell: Cell = CELL) -> Passes | None:
     return gpu.passes(cell, state, [Function(Family.TANH)], Optimiser(0.1, 0.5))
 
 
-def test_ways_by_card_and_by_request(
-    gpu_of: Callable[[tuple[int, int]], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gpu_of(H100)
-    assert gpu.ways(CELL, DEVICE) == ("triton-tf32x3", "triton-ieee", "torch")
+def test_ways_by_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(gpu.VARIABLE, raising=False)
+    assert gpu.ways(CELL) == ("triton-ieee", "torch")
     tf32 = make_cell("tanh", dtype="tf32")
-    assert gpu.ways(tf32, DEVICE) == ("triton-tf32", "torch")
-    gpu_of(RTX_4090)
-    assert gpu.ways(CELL, DEVICE) == ("triton-ieee", "torch")
-    for asked, expected in (("triton-ieee", ("triton-ieee", "torch")), ("torch", ("torch",))):
-        gpu_of(H100)
-        monkeypatch.setenv(gpu.VARIABLE, asked)
-        assert gpu.ways(CELL, DEVICE) == expected
-    assert gpu.ways(tf32, DEVICE) == ("torch",)
+    assert gpu.ways(tf32) == ("triton-tf32", "torch")
+    for first in range(3):
+        monkeypatch.setenv(gpu.VARIABLE, gpu.FLOAT32[first])
+        assert gpu.ways(CELL) == gpu.FLOAT32[first:]
+    assert gpu.ways(tf32) == ("torch",)
     monkeypatch.setenv(gpu.VARIABLE, "cuda")
     with pytest.raises(UserError, match=r"BSNN_GPU_WAY: expected one of triton-tf32x3, .*, found 'cuda'"):
-        gpu.ways(CELL, DEVICE)
+        gpu.ways(CELL)
 
 
 def test_the_next_best_way_is_taken_with_one_sentence(
@@ -203,6 +198,7 @@ def test_the_next_best_way_is_taken_with_one_sentence(
 ) -> None:
     """A way that is wrong, then one that can't be compiled, each tried once for a shape."""
     gpu_of(H100)
+    monkeypatch.setenv(gpu.VARIABLE, "triton-tf32x3")
     asked: list[str] = []
 
     def disagreement(cell: object, device: torch.device, precision: str, make: object) -> str | None:
@@ -264,5 +260,5 @@ def test_a_lost_device_and_no_memory(
     lost = RuntimeError("CUDA error: an illegal memory access was encountered")
     monkeypatch.setattr(selfcheck, "disagreement", fail(lost))
     monkeypatch.setattr(torch, "ones", fail(lost))
-    with pytest.raises(UserError, match=r"The GPU stopped answering while triton-tf32x3 .* with BSNN_GPU_WAY=torch"):
+    with pytest.raises(UserError, match=r"The GPU stopped answering while triton-ieee .* with BSNN_GPU_WAY=torch"):
         make()
