@@ -118,9 +118,10 @@ def _git(*arguments: str) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in _GIT_LOCATIONS}
     environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)  # a repository around this one isn't this one's
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=30
-        )
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+        if done.returncode < 0:  # a signal that was meant for this process, such as that of a cluster's preemption
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+        done.check_returncode()
     except subprocess.CalledProcessError as error:
         raise GitError(" ".join(error.stderr.split()) or str(error)) from error
     except (OSError, subprocess.SubprocessError) as error:

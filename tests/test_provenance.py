@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,3 +101,17 @@ def test_a_git_that_fails_is_named_and_vouches_for_nothing(
     assert "(fatal: too old)" in caplog.text
     with pytest.raises(UserError, match="expected a checkout that git can read, found: fatal: too old"):
         provenance.knows_commit("0" * 40)
+
+
+def test_a_git_that_a_signal_ended_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster's preemption reaches all processes of a job."""
+    real, calls = subprocess.run, []
+
+    def run(command: list[str], **options: Any) -> Any:
+        calls.append(command)
+        return subprocess.CompletedProcess(command, -15, "", "") if len(calls) == 1 else real(command, **options)
+
+    expected = provenance.collect(torch.device("cpu"))["commit"]
+    monkeypatch.setattr(provenance.subprocess, "run", run)
+    assert provenance.collect(torch.device("cpu"))["commit"] == expected
+    assert calls[0] == calls[1]
