@@ -1,8 +1,8 @@
 """Modules that are named by data: `_target_`, the path of a class, and its arguments.
 
 What a user writes on the command line or in conf/ may name anything. A record may come from somebody else, and building
-what it names would run what they chose. So a record's module is built only if it is an nn.Module class of torch.nn or
-of bsnn with plain arguments, or if the caller trusts whoever wrote it.
+what it names would run what they chose. So a record's module is built only if it is an activation class of torch.nn or
+a module class of bsnn, with plain arguments, or if the caller trusts whoever wrote it.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ def run_cells(
 def load_trained(folder: str | Path, trust: bool = False) -> BSNN:
     """The trained network of a cell's folder, in evaluation mode, if it was run with keep_checkpoint=true.
 
-    trust: build whatever activation the record names. By default only a module of torch.nn or bsnn is built: the folder
-        may come from somebody else, and any other name runs code.
+    trust: build whatever activation the record names. By default only an activation of torch.nn or a module of bsnn is
+        built: the folder may come from somebody else, and any other name runs code.
 
     Raises UserError if there is no finished record, no checkpoint, or an activation that isn't trusted.
     """
