@@ -1,5 +1,4 @@
-"""What a budget asks for: the cells of its Table 2, composed from conf/ as training does, and how it differs from the
-paper."""
+"""Budgets: the cells of a budget's Table 2, composed from conf/ as training does, and how it differs from the paper."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What a reader calls it: mnist-tanh-gpn-bn-s0."""
+        """The name for a reader: mnist-tanh-gpn-bn-s0."""
         initialisation = "" if self.initialisation == "orthogonal" else self.initialisation
         variant = ["gpn" * self.gpn, "bn" * self.batch_norm, initialisation]
         parts = [self.dataset, self.activation, *variant, f"s{self.seed}"]
@@ -106,7 +106,7 @@ class Cell:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """Of weights and signals; tf32 is float32 but for its products."""
+        """The type of weights and signals. A tf32 cell differs from a float32 one in its products only."""
         return torch.float64 if self.dtype == "float64" else torch.float32
 
     def with_seed(self, seed: int) -> Cell:

@@ -112,7 +112,7 @@ class CellRun:
         self._tracked = -1  # the last row's step that W&B and the log have
 
     def about(self) -> AbstractContextManager[None]:
-        """What is logged meanwhile is about this cell."""
+        """Send what is logged meanwhile to this cell's files, too."""
         return joblog.about(self.log_files)
 
     def log_files(self) -> list[logging.Handler]:
@@ -171,7 +171,7 @@ class CellRun:
             return self.outcome is None
 
     def origin(self, stack: int) -> dict[str, Any]:
-        """What the record says of this process, in which the cell trains in a stack of so many."""
+        """Describe this process for the record. `stack`: how many cells are trained together."""
         return collect(self.device, self.jobs[0].command) | {"stack": stack}
 
     def restart(self) -> bool:

@@ -41,7 +41,7 @@ class Chains:
 
 @dataclass(frozen=True)
 class Factors:
-    """What the derivatives are products of, each (S, L): z_l, sigma'(z_l), w_l, and u_l, the layer's input."""
+    """The factors of the derivatives, each (S, L): z_l, sigma'(z_l), w_l, and u_l, the layer's input."""
 
     z_SL: Tensor
     slope_SL: Tensor

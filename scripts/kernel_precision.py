@@ -56,7 +56,10 @@ class Multiplied(TorchPasses):
         return x, spare
 
     def evaluate_layers(self, x: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError
+        for layer, V in enumerate(self.state.V):
+            spare.copy_(self._multiply("layer_forward", V, x))
+            self.evaluate(layer, spare, x)
+        return x, spare
 
     def backward_layers(self, h: Sequence[Tensor], error: Tensor, spare: Tensor, x: Tensor, norms_LK: Tensor) -> Tensor:
         for layer in reversed(range(len(h) - 1)):
