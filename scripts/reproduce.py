@@ -29,16 +29,17 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from bsnn import costs, paper
-from bsnn.budgets import load_budget, table_configs
+from bsnn import paper
 from bsnn.cell import Cell
-from bsnn.cellrun import goal, stored
 from bsnn.config import CONF, TrainConfig, checked, register
 from bsnn.errors import UserError
-from bsnn.provenance import choose_device
-from bsnn.records import run_dir
+from bsnn.results import cli
+from bsnn.results.budgets import load_budget, table_configs
+from bsnn.results.provenance import choose_device
+from bsnn.results.records import run_dir
+from bsnn.training import costs
+from bsnn.training.cellrun import goal, stored
 from experiments.entry import MORE_TO_DO
-from scripts import cli
 
 STARTED = time.time()
 CHOICES = ("dataset", "activation", "gpn", "batch_norm")

@@ -17,11 +17,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bsnn.covariance import covariance_of
+from bsnn.bridge.meanfield import asymptote, curvature, slope_jumps
 from bsnn.gpn import GPN, gaussian_poincare_constants
-from bsnn.hermite import hermite_coefficients
-from bsnn.meanfield import asymptote, curvature, slope_jumps
 from bsnn.quadrature import gaussian_moments
+from bsnn.shrinkage.covariance import covariance_of
+from bsnn.theory.hermite import hermite_coefficients
 
 
 class Pieces:
