@@ -72,17 +72,17 @@ def test_published_figures_are_recognised() -> None:
 @pytest.mark.parametrize(
     ("name", "part", "module", "constant", "value", "untouched"),
     [
-        ("collapse", "targets", "collapse_training", "BATCH", 64, "chain"),
-        ("collapse", "remedies", "collapse_training", "DEPTH", 20, "safe"),
-        ("collapse", "optimisers", "collapse_training", "CURVES", 5, "length"),
-        ("collapse", "safe", "collapse", "SHARES", (0.01, 0.2), "targets"),
-        ("bridge", "fitted", "bridge_narrow", "BATCH", 64, "narrow"),
-        ("bridge", "narrow", "bridge_narrow", "FLAT", 0.02, "fitted"),
-        ("vanishing", "tricks", "vanishing_descent", "MOMENTUM", 0.9, "paths"),
-        ("vanishing", "deep", "vanishing_descent", "BATCH", 128, "talk"),
-        ("vanishing", "chain", "vanishing_random", "BIAS_STD", 0.2, "talk"),
-        ("theory", "talk", "theory_sphere", "TALK_A", 1.4, "histogram"),
-        ("shrinkage", "depth", "shrinkage_networks", "SEARCH_RATE", 0.1, "fig1"),
+        ("collapse", "targets", "collapse.training", "BATCH", 64, "chain"),
+        ("collapse", "remedies", "collapse.training", "DEPTH", 20, "safe"),
+        ("collapse", "optimisers", "collapse.training", "CURVES", 5, "length"),
+        ("collapse", "safe", "collapse.random", "SHARES", (0.01, 0.2), "targets"),
+        ("bridge", "fitted", "bridge.narrow", "BATCH", 64, "narrow"),
+        ("bridge", "narrow", "bridge.narrow", "FLAT", 0.02, "fitted"),
+        ("vanishing", "tricks", "vanishing.descent", "MOMENTUM", 0.9, "paths"),
+        ("vanishing", "deep", "vanishing.descent", "BATCH", 128, "talk"),
+        ("vanishing", "chain", "vanishing.random", "BIAS_STD", 0.2, "talk"),
+        ("theory", "talk", "theory.sphere", "TALK_A", 1.4, "histogram"),
+        ("shrinkage", "depth", "shrinkage.networks", "SEARCH_RATE", 0.1, "fig1"),
     ],
 )
 def test_another_constant_is_another_table(
@@ -132,8 +132,8 @@ def test_the_next_constant_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("experiments.fresh")
     source = """
 import functools
-from bsnn import quadratic
 from bsnn.randomness import Purpose
+from bsnn.vanishing import quadratic
 HIDDEN, UNUSED, RATES, SCALE = 3, 4, {"slow": 0.1}, 2.0
 CODE = {"one": lambda: IN_LAMBDA}
 IN_LAMBDA = 5

@@ -23,7 +23,7 @@ from experiments.study import STUDIES
 
 
 def section_of(study: str) -> Section:
-    section: Section = importlib.import_module(f"scripts.{study}").SECTION
+    section: Section = importlib.import_module(f"experiments.{study}.report.section").SECTION
     return section
 
 
@@ -33,19 +33,19 @@ def command(monkeypatch: pytest.MonkeyPatch, folder: Path, experiment: str, *ove
     quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none", f"hydra.run.dir={folder}/hydra"]
     arguments = [f"+experiment={experiment}", "budget=smoke", f"results_dir={folder}", *quiet, *overrides]
     monkeypatch.setattr(sys, "argv", [study, *arguments])
-    importlib.import_module(f"experiments.{study}").main()
+    importlib.import_module(f"experiments.{study}.__main__").main()
 
 
 def part_of(folder: Path, experiment: str, *overrides: str) -> None:
     """The same without the command line, whose start takes longer than most parts of this size."""
     study = experiment.split("_")[0]
-    entry = importlib.import_module(f"experiments.{study}")
+    entry = importlib.import_module(f"experiments.{study}.__main__")
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         entry.main(compose(study, [f"+experiment={experiment}", "budget=smoke", f"results_dir={folder}", *overrides]))
 
 
 def publish(study: str, folder: Path) -> dict[str, bytes]:
-    importlib.import_module(f"scripts.{study}").main([str(folder)])
+    importlib.import_module(f"experiments.{study}.report.section").main([str(folder)])
     return {path.name: path.read_bytes() for path in (folder / study).iterdir() if path.is_file()}
 
 
