@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from bsnn.activations import value_and_slope
 from bsnn.haar import haar_orthogonal
 from bsnn.quadrature import float64_phi
+from bsnn.randomness import device_of
 
 
 class Signals(NamedTuple):
@@ -100,14 +101,18 @@ class BSNN(nn.Module):
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the initial weights anew."""
+        drawn_on = device_of(generator)
         for V in self.V:  # one layer at a time: no second copy of all weights
             if self.initialisation == "gaussian":
-                V.copy_(F.normalize(torch.randn(V.shape, generator=generator, dtype=torch.float64), dim=-1))
+                V.copy_(
+                    F.normalize(torch.randn(V.shape, generator=generator, dtype=torch.float64, device=drawn_on), dim=-1)
+                )
             else:
-                V.copy_(haar_orthogonal(*V.shape, generator=generator, dtype=torch.float64))
+                V.copy_(haar_orthogonal(*V.shape, generator=generator, dtype=torch.float64, device=drawn_on))
         for layer in (self.top, self.bottom):
-            layer.weight.copy_(haar_orthogonal(*layer.weight.shape, generator=generator, dtype=torch.float64))
-            uniform = torch.rand(layer.out_features, generator=generator, dtype=torch.float64)
+            shape = layer.weight.shape
+            layer.weight.copy_(haar_orthogonal(*shape, generator=generator, dtype=torch.float64, device=drawn_on))
+            uniform = torch.rand(layer.out_features, generator=generator, dtype=torch.float64, device=drawn_on)
             layer.bias.copy_((2 * uniform - 1) * layer.in_features**-0.5)
         for batch_norm in self.batch_norms:
             assert isinstance(batch_norm, nn.BatchNorm1d)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from bsnn.activations import value_and_slope
 from bsnn.panels import breaks, first_edges
-from bsnn.quadrature import checked_value_and_slope, gaussian_moments, root_density
+from bsnn.quadrature import checked_value_and_slope, gaussian_moments, on_cpu, root_density
 from bsnn.shrinkage.covariance import Covariance, covariance_of, distances
 from bsnn.theory.hermite import linearisation_error
 
@@ -106,13 +106,15 @@ def passage(phi: Phi, gap: Tensor, depth: int, length: float = 1.0, kinks: Seque
     Raises ValueError for a phi that isn't a function of a number (as bsnn.quadrature does), and if a length vanishes.
     """
     lengths, gaps, slopes, errors = [length], [distances(gap)], [], []
-    points = torch.linspace(-20, 20, 401, dtype=torch.float64)  # kinks in the tails move with the length, too
+    points = torch.linspace(
+        -20, 20, 401, dtype=torch.float64, device="cpu"
+    )  # kinks in the tails move with the length, too
     weight = root_density(points)
     layer: LayerMap | None = None
     before = torch.full_like(points, math.nan)
     for number in range(1, depth + 1):
         with torch.no_grad():
-            now = rescaled(phi, lengths[-1])(points) * weight
+            now = on_cpu(rescaled(phi, lengths[-1]))(points) * weight
         if layer is None or float((now - before).abs().max()) > SAME * float(now.abs().max()):
             layer, before = LayerMap.of(phi, lengths[-1], kinks), now
         lengths.append(lengths[-1] * layer.gain)
@@ -121,15 +123,16 @@ def passage(phi: Phi, gap: Tensor, depth: int, length: float = 1.0, kinks: Seque
         gaps.append(layer.gap(gaps[-1]))
         slopes.append(layer.slope)
         errors.append(layer.error)
-    length_L, slope_L, error_L = (torch.tensor(values, dtype=torch.float64) for values in (lengths, slopes, errors))
+    length_L, slope_L, error_L = (
+        torch.tensor(values, dtype=torch.float64, device="cpu") for values in (lengths, slopes, errors)
+    )
     return Passage(length_L, torch.stack(gaps), slope_L, error_L)
 
 
 def slope_jump(phi: Phi, kink: float = 0.0, distance: float = 1e-7) -> float:
     """phi'(kink+) - phi'(kink-), to about `distance`; 0 where phi' is continuous."""
-    below, above = value_and_slope(phi, torch.tensor([kink - distance, kink + distance], dtype=torch.float64))[
-        1
-    ].tolist()
+    beside = torch.tensor([kink - distance, kink + distance], dtype=torch.float64, device="cpu")
+    below, above = value_and_slope(on_cpu(phi), beside)[1].tolist()
     jump = float(above - below)
     return jump if abs(jump) > 1e3 * distance else 0.0
 
@@ -138,7 +141,7 @@ def slope_jumps(phi: Phi, kink: float = 0.0) -> dict[float, float]:
     """Where phi' jumps, and by how much, |x| < 38; jumps below 1e-7, or of less weight than that, are not seen."""
 
     def slope(x: Tensor) -> Tensor:
-        return (checked_value_and_slope(phi, phi, x)[1] * root_density(x)).unsqueeze(1)
+        return (checked_value_and_slope(phi, on_cpu(phi), x)[1] * root_density(x)).unsqueeze(1)
 
     places, _ = breaks(slope, first_edges([kink]), SEEN)
     # a jump too small to be told from a slope that changes over 1e-7 is measured closer by

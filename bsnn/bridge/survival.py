@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from bsnn.haar import haar_orthogonal
 from bsnn.propagation import Activation
+from bsnn.randomness import device_of
 
 LAWS = ("haar", "rows", "gaussian")
 """Laws of W that keep lengths on average. haar: uniform orthogonal, as the BSNN paper's theorems have it. rows:
@@ -38,22 +39,24 @@ def random_weights(
     if len(shape) < 2 or shape[-1] != shape[-2]:
         raise ValueError(f"expected a shape (..., N, N), found {shape}")
     if law == "haar":
-        return haar_orthogonal(*shape, generator=generator, dtype=dtype)
+        return haar_orthogonal(*shape, generator=generator, dtype=dtype, device=device_of(generator))
     if law not in LAWS:
         raise ValueError(f"expected one of {', '.join(LAWS)}, found {law!r}")
-    normal = torch.randn(*shape, generator=generator, dtype=dtype)
+    normal = torch.randn(*shape, generator=generator, dtype=dtype, device=device_of(generator))
     return F.normalize(normal, dim=-1) if law == "rows" else normal / math.sqrt(shape[-1])
 
 
 def correlated_inputs(width: int, rho: list[float], generator: torch.Generator | None = None) -> Tensor:
     """(1 + R, N), float64: a uniform vector of norm sqrt(N), and others of that norm whose correlations with it are
     exactly `rho` (up to rounding) and which are uniform otherwise. N >= 2."""
+    drawn_on = device_of(generator)
     first_N, others_RN = (
-        torch.randn(rows, width, generator=generator, dtype=torch.float64) for rows in (1, max(len(rho), 1))
+        torch.randn(rows, width, generator=generator, dtype=torch.float64, device=drawn_on)
+        for rows in (1, max(len(rho), 1))
     )
     first_N = F.normalize(first_N, dim=-1)
     others_RN = F.normalize(others_RN - (others_RN @ first_N.T) * first_N, dim=-1)
-    rho_R1 = torch.tensor(rho, dtype=torch.float64).unsqueeze(1)
+    rho_R1 = torch.tensor(rho, dtype=torch.float64, device=drawn_on).unsqueeze(1)
     pairs_RN = rho_R1 * first_N + (1 - rho_R1**2).sqrt() * others_RN[: len(rho)]
     return math.sqrt(width) * torch.cat([first_N, pairs_RN])
 

@@ -107,7 +107,7 @@ def angle_chain(
     if width < 2:
         raise ValueError(f"width: expected at least 2 (one unit is never alive for both signs), found {width}")
     half = 0.5**width
-    angle_K = torch.full((members,), QUARTER, dtype=torch.float64)
+    angle_K = torch.full((members,), QUARTER, dtype=torch.float64, device=generator.device)
     both_K, one_K = torch.full_like(angle_K, 1 - 2 * half), torch.full_like(angle_K, 2 * half)
     dead_K = torch.zeros_like(angle_K)
     rows: list[tuple[float, float, float]] = []
@@ -128,10 +128,12 @@ def angle_chain(
 def _next_angles(angle_K: Tensor, width: int, generator: torch.Generator) -> Tensor:
     """The angle after one more layer, given that both outputs stay alive: the others are drawn again."""
     following_K = torch.empty_like(angle_K)
-    pending = torch.arange(len(angle_K))
+    pending = torch.arange(len(angle_K), device=angle_K.device)
     while len(pending):
         cosine, sine = angle_K[pending, None].cos(), angle_K[pending, None].sin()
-        g_KN, h_KN = torch.randn(2, len(pending), width, generator=generator, dtype=torch.float64)
+        g_KN, h_KN = torch.randn(
+            2, len(pending), width, generator=generator, dtype=torch.float64, device=generator.device
+        )
         plus_KN, minus_KN = torch.relu(g_KN), torch.relu(cosine * g_KN + sine * h_KN)
         alive = (plus_KN > 0).any(dim=1) & (minus_KN > 0).any(dim=1)
         following_K[pending[alive]] = _between(plus_KN[alive], minus_KN[alive])

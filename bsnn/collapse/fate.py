@@ -50,12 +50,14 @@ class Target:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """`steps` mini-batches, fresh and each member's own: x (K, B, inputs), y (K, B, outputs)."""
         for _ in range(steps):
-            x_KBD = self.limit * (2 * torch.rand(members, batch, self.inputs, generator=generator, dtype=dtype) - 1)
+            shape = (members, batch, self.inputs)
+            uniform_KBD = torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)
+            x_KBD = self.limit * (2 * uniform_KBD - 1)
             yield x_KBD, self.function(x_KBD)
 
     def grid(self, points: int, dtype: torch.dtype | None = None) -> Tensor:
         """points^inputs inputs, evenly spaced, (B, inputs); the last input runs fastest."""
-        axis = torch.linspace(-self.limit, self.limit, points, dtype=dtype)
+        axis = torch.linspace(-self.limit, self.limit, points, dtype=dtype, device="cpu")
         return torch.cartesian_prod(*[axis] * self.inputs).view(-1, self.inputs)
 
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from bsnn.haar import haar_orthogonal
+from bsnn.randomness import device_of
 
 EPSILON = 1e-5  # of batch normalisation, as torch.nn.BatchNorm1d
 MOMENTUM = 0.1
@@ -33,7 +34,9 @@ NORMALISATIONS = (None, "batch", "weight")
 
 def _normal(variance: Callable[[int, int], float]) -> Callable[..., Tensor]:
     def draw(members: int, n_out: int, n_in: int, generator: torch.Generator | None) -> Tensor:
-        gaussian = torch.randn(members, n_out, n_in, generator=generator, dtype=torch.float64)
+        gaussian = torch.randn(
+            members, n_out, n_in, generator=generator, dtype=torch.float64, device=device_of(generator)
+        )
         return gaussian * math.sqrt(variance(n_out, n_in))
 
     return draw
@@ -41,14 +44,16 @@ def _normal(variance: Callable[[int, int], float]) -> Callable[..., Tensor]:
 
 def _uniform(variance: Callable[[int, int], float]) -> Callable[..., Tensor]:
     def draw(members: int, n_out: int, n_in: int, generator: torch.Generator | None) -> Tensor:
-        uniform = torch.rand(members, n_out, n_in, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(
+            members, n_out, n_in, generator=generator, dtype=torch.float64, device=device_of(generator)
+        )
         return (2 * uniform - 1) * math.sqrt(3 * variance(n_out, n_in))
 
     return draw
 
 
 def _orthogonal(members: int, n_out: int, n_in: int, generator: torch.Generator | None) -> Tensor:
-    return haar_orthogonal(members, n_out, n_in, generator=generator, dtype=torch.float64)
+    return haar_orthogonal(members, n_out, n_in, generator=generator, dtype=torch.float64, device=device_of(generator))
 
 
 INITIALISATIONS: dict[str, Callable[..., Tensor]] = {
@@ -120,7 +125,9 @@ class NarrowStack(nn.Module):
         pairs = list(zip(layers[1:], layers[:-1], strict=True))
         drawn = [draw_weights(initialisation, members, n_out, n_in, generator) for n_out, n_in in pairs]
         self.weights = nn.ParameterList(W_KNM.to(dtype) for W_KNM in drawn)
-        column = {n_out: torch.zeros(members, n_out, 1, dtype=dtype) for n_out in layers[1:]}
+        column = {
+            n_out: torch.zeros(members, n_out, 1, dtype=dtype, device=device_of(generator)) for n_out in layers[1:]
+        }
         self.biases = nn.ParameterList(column[n].clone() for n in layers[1:]) if bias else None
         if normalisation == "weight":
             self.scales = nn.ParameterList(torch.linalg.vector_norm(W, dim=2, keepdim=True) for W in self.weights)
@@ -193,7 +200,10 @@ class NarrowStack(nn.Module):
                 h_KNB = self._batch_norm(layer, h_KNB)
             x_KMB = self.activation(h_KNB) if not last or self.activate_last else h_KNB
             if self.dropout and self.training and not last:
-                kept = torch.rand(x_KMB.shape, generator=self._noise, dtype=x_KMB.dtype) >= self.dropout
+                drawn_on = device_of(self._noise)
+                kept = (
+                    torch.rand(x_KMB.shape, generator=self._noise, dtype=x_KMB.dtype, device=drawn_on) >= self.dropout
+                )
                 x_KMB = x_KMB * kept.to(x_KMB.device) / (1 - self.dropout)
             yield x_KMB
 

@@ -122,8 +122,11 @@ def drawn_transitions(state: int, members: int, generator: torch.Generator) -> T
     outputs = []
     for pattern in (state // 4, state % 4):
         low, high = _ARCS.get(pattern, (0.0, 0.0))
-        angle_K = low + (high - low) * torch.rand(members, generator=generator, dtype=torch.float64)
-        active = torch.tensor(PATTERNS[pattern], dtype=torch.float64)  # the cosine of pi/2 is not quite 0
+        angle_K = low + (high - low) * torch.rand(
+            members, generator=generator, dtype=torch.float64, device=generator.device
+        )
+        # the cosine of pi/2 is not quite 0
+        active = torch.tensor(PATTERNS[pattern], dtype=torch.float64, device=generator.device)
         outputs.append(active * torch.stack([angle_K.cos(), angle_K.sin()], dim=1))
     W_K22 = draw_weights("he", members, 2, 2, generator)
     plus_K2, minus_K2 = (torch.relu(torch.einsum("knm,km->kn", W_K22, one)) for one in outputs)
@@ -135,7 +138,7 @@ def outputs(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """x^l of K networks for x = 1 and for x = -1, each (K, N), l = 1..depth. Only directions are kept: both are
     rescaled in every layer, which changes nothing as ReLU is homogeneous, so that no depth underflows."""
-    x_K2M = torch.tensor([[1.0], [-1.0]], dtype=torch.float64).expand(members, 2, 1)
+    x_K2M = torch.tensor([[1.0], [-1.0]], dtype=torch.float64, device=generator.device).expand(members, 2, 1)
     for _ in range(depth):
         W_KNM = draw_weights(initialisation, members, width, x_K2M.shape[2], generator)
         x_K2M = torch.relu(x_K2M @ W_KNM.mT)
@@ -168,10 +171,14 @@ def lengths(
 
     Of Gaussian weights a single input sees h = sqrt(s_w |x|^2 / N^(l-1)) z alone, z ~ N(0, I): no matrices are drawn.
     """
-    length_K1 = torch.full((members, 1), weight_variance, dtype=torch.float64)  # s_w |x|^2 / N^(l-1)
+    length_K1 = torch.full(
+        (members, 1), weight_variance, dtype=torch.float64, device=generator.device
+    )  # s_w |x|^2 / N^(l-1)
     found = []
     for _ in range(depth):
-        h_KN = length_K1.sqrt() * torch.randn(members, width, generator=generator, dtype=torch.float64)
+        h_KN = length_K1.sqrt() * torch.randn(
+            members, width, generator=generator, dtype=torch.float64, device=generator.device
+        )
         found.append(h_KN.square().mean(dim=1))
         length_K1 = weight_variance * phi(h_KN).square().mean(dim=1, keepdim=True)
     return np.asarray(torch.stack(found).numpy())

@@ -91,10 +91,10 @@ def excess_convexity(g: Convex) -> float:
 
 def cropped(P: Callable[[Tensor], Tensor], low: float = 0.0) -> Convex:
     """P on [low, 1], moved and stretched so that it maps 0 to 0 and 1 to 1 (the proof's P~); P(1) = 1, P(low) < 1."""
-    floor = float(P(torch.tensor(low, dtype=torch.float64)))
+    floor = float(P(torch.tensor(low, dtype=torch.float64, device="cpu")))
 
     def stretched(t: float) -> float:
-        return (float(P(torch.tensor(low + (1 - low) * t, dtype=torch.float64))) - floor) / (1 - floor)
+        return (float(P(torch.tensor(low + (1 - low) * t, dtype=torch.float64, device="cpu"))) - floor) / (1 - floor)
 
     return stretched
 

@@ -142,6 +142,6 @@ def series_map(coefficients: Tensor, rho: Tensor | float, sigma_w: float = 1.0, 
 
     Truncation after degree K errs by at most 2 sum_{k > K} a_k^2, relative to the denominator.
     """
-    powers = correlations(rho)[..., None] ** torch.arange(len(coefficients), dtype=torch.float64)
+    powers = correlations(rho)[..., None] ** torch.arange(len(coefficients), dtype=torch.float64, device="cpu")
     squares = coefficients.double().square()
     return (sigma_b**2 + sigma_w**2 * (powers @ squares)) / (sigma_b**2 + sigma_w**2 * squares.sum())

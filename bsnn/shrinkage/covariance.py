@@ -195,7 +195,7 @@ def _numerical(phi: Phi, kinks: Sequence[float]) -> Covariance:
 
 def _gaps(f: Elementwise, breaks: Tensor, distance: Tensor) -> Tensor:
     values = [_gap(f, breaks, d) for d in distance.flatten().tolist()]
-    return torch.tensor(values, dtype=torch.float64).view(distance.shape)
+    return torch.tensor(values, dtype=torch.float64, device="cpu").view(distance.shape)
 
 
 def _gap(f: Elementwise, breaks: Tensor, d: float) -> float:
@@ -228,7 +228,7 @@ def _gap(f: Elementwise, breaks: Tensor, d: float) -> float:
 def _rule(start: float, breaks_XE: Tensor) -> tuple[Tensor, Tensor]:
     """Nodes and weights for the standard normal density on [start, 10], split at breaks: (X, panels, nodes) each."""
     rows = breaks_XE.shape[0]
-    grid = torch.linspace(start, _RANGE, round(_RANGE - start) + 1, dtype=torch.float64)
+    grid = torch.linspace(start, _RANGE, round(_RANGE - start) + 1, dtype=torch.float64, device="cpu")
     if rows == 1:
         edges = torch.cat([grid, breaks_XE[0].clamp(start, _RANGE)]).unique()[None]
     else:
@@ -249,11 +249,10 @@ def _breaks(phi: Phi, function: Phi, kinks: Sequence[float], scales: Tensor) -> 
     # The grid is shifted: bends at round numbers lie inside a panel and show.
     shifted = sorted({*(first_edges((), reach=reach) + _SHIFT).tolist(), *known})
     try:
-        found = breaks(components, torch.tensor(shifted, dtype=torch.float64), _SMOOTH)
+        found = breaks(components, torch.tensor(shifted, dtype=torch.float64, device="cpu"), _SMOOTH)
         known += torch.cat(found).tolist()
-        places = torch.cat(
-            [torch.tensor(known, dtype=torch.float64), cuts(components, first_edges(known, 1, reach), _SMOOTH)]
-        ).unique()
+        listed = torch.tensor(known, dtype=torch.float64, device="cpu")
+        places: Tensor = torch.cat([listed, cuts(components, first_edges(known, 1, reach), _SMOOTH)]).unique()
     except NotResolvedError as error:
         raise ValueError(f"{name_of(phi)} is too rough for C[phi|rho] near x = {error.at:.6g}") from None
     if len(places) > _MAX_BREAKS:
@@ -261,7 +260,7 @@ def _breaks(phi: Phi, function: Phi, kinks: Sequence[float], scales: Tensor) -> 
             f"{name_of(phi)} is too rough for C[phi|rho]: expected at most {_MAX_BREAKS} kinks and edges of steep "
             f"parts in |x| < {reach:.3g}, found {len(places)}"
         )
-    return torch.as_tensor(places)
+    return places
 
 
 def _angle(distance: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from bsnn.activations import value_and_slope
+from bsnn.randomness import device_of
 
 Elementwise = Callable[[Tensor], Tensor]
 
@@ -47,11 +48,13 @@ class NormalisedLayer(nn.Module):
     ) -> None:
         super().__init__()
         self.phi = phi
-        weight = torch.randn(out_features, in_features, generator=generator, dtype=dtype)
+        drawn_on = device_of(generator)
+        weight = torch.randn(out_features, in_features, generator=generator, dtype=dtype, device=drawn_on)
         self.weight = nn.Parameter(weight.mul_(sigma_w))
         self.bias: nn.Parameter | None = None
         if sigma_b > 0:
-            self.bias = nn.Parameter(torch.randn(out_features, generator=generator, dtype=dtype).mul_(sigma_b))
+            bias = torch.randn(out_features, generator=generator, dtype=dtype, device=drawn_on)
+            self.bias = nn.Parameter(bias.mul_(sigma_b))
 
     def affine(self, x: Tensor) -> Tensor:
         """W x / sqrt(N_in) + b."""
@@ -75,8 +78,11 @@ class NormalisedResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.phi = phi
-        self.inner = nn.Parameter(torch.randn(inner_width, width, generator=generator, dtype=dtype))
-        self.outer = nn.Parameter(torch.randn(width, inner_width, generator=generator, dtype=dtype).mul_(sigma))
+        inner, outer = (
+            torch.randn(*shape, generator=generator, dtype=dtype, device=device_of(generator))
+            for shape in ((inner_width, width), (width, inner_width))
+        )
+        self.inner, self.outer = nn.Parameter(inner), nn.Parameter(outer.mul_(sigma))
 
     def forward(self, z: Tensor) -> Tensor:
         hidden = self.phi(normalised(z @ self.inner.T))
@@ -119,8 +125,8 @@ def distance(first: Tensor, second: Tensor) -> Tensor:
 
 def pairs(rho: Iterable[float], width: int, generator: torch.Generator, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Random normalised inputs x and y (B, N), their correlations exactly rho (up to rounding)."""
-    rho_B1 = torch.tensor(list(rho), dtype=torch.float64)[:, None]
-    x, other = torch.randn(2, len(rho_B1), width, generator=generator, dtype=torch.float64)
+    rho_B1 = torch.tensor(list(rho), dtype=torch.float64, device=generator.device)[:, None]
+    x, other = torch.randn(2, len(rho_B1), width, generator=generator, dtype=torch.float64, device=generator.device)
     x = normalised(x)
     across = normalised(other - (other * x).mean(-1, keepdim=True) * x)
     y = rho_B1 * x + torch.sqrt(1 - rho_B1**2) * across
@@ -155,7 +161,7 @@ def farthest_pair(
     """
     inputs = torch.stack([x_BN, y_BN]).detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([inputs], lr=learning_rate)
-    best = torch.zeros(len(x_BN), dtype=torch.float64)
+    best = torch.zeros(len(x_BN), dtype=torch.float64, device=x_BN.device)
     for step in range(steps + 1):
         output = network(normalised(inputs).flatten(0, 1)).view(2, len(x_BN), -1)
         found = distance(output[0], output[1])

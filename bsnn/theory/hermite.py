@@ -100,7 +100,7 @@ def _rule(phi: Phi, degree: int, kinks: Sequence[float]) -> tuple[Tensor, Tensor
         if float(second[[0, -1]].sum()) > 1e-12 * float(second.sum()):
             raise ValueError(infinite_moment(phi, "phi^2"))
         try:
-            scale = torch.tensor([0.5, 1.0], dtype=torch.float64)
+            scale = torch.tensor([0.5, 1.0], dtype=torch.float64, device="cpu")
             found = integrate(integrands, edges, lambda total: total[1].clamp_min(0) ** scale, _TOLERANCE, kinks)
         except NotResolvedError as error:
             raise ValueError(unresolved(phi, error, ("E phi", "E phi^2"), "phi^2")) from None

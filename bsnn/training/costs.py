@@ -250,8 +250,8 @@ def _random_data(cell: Cell, device: torch.device) -> Dataset:
     spec = dataset_spec(cell.dataset)
 
     def split(size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        x = torch.randn(size, spec.features, dtype=cell.torch_dtype)
-        return x.to(device), torch.randint(spec.classes, (size,)).to(device)
+        x = torch.randn(size, spec.features, dtype=cell.torch_dtype, device=device)
+        return x, torch.randint(spec.classes, (size,), device=device)
 
     train, test = split(BATCHES * cell.batch_size), split(EVALUATION_BATCH[device.type])
     return Dataset(spec, *train, *test)

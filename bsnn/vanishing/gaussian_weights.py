@@ -24,8 +24,8 @@ from bsnn.quadrature import gaussian_moments
 def gaussian_draw(depth: int, width: int, samples: int, std: float, stream: torch.Generator) -> Draw:
     """Input, target (as the draw's `error`) and weights, all Gaussian, float64; entries of the weights have `std`."""
     double = torch.float64
-    input_BN, target_BN = torch.randn(2, samples, width, generator=stream, dtype=double)
-    W_LNN = torch.randn(depth, width, width, generator=stream, dtype=double).mul_(std)
+    input_BN, target_BN = torch.randn(2, samples, width, generator=stream, dtype=double, device=stream.device)
+    W_LNN = torch.randn(depth, width, width, generator=stream, dtype=double, device=stream.device).mul_(std)
     return Draw(input_BN, target_BN, W_LNN)
 
 
@@ -47,12 +47,13 @@ def mean_field(phi: Activation, S: float, depth: int) -> tuple[Tensor, Tensor]:
         qs.append(q)
         chis.append(S * moments.derivative_second / q)
         q = S * moments.second
-    return torch.tensor(qs, dtype=torch.float64), torch.tensor(chis, dtype=torch.float64)
+    q_L, chi_L = (torch.tensor(values, dtype=torch.float64, device="cpu") for values in (qs, chis))
+    return q_L, chi_L
 
 
 def predicted_gradients(phi: Activation, S: float, depth: int) -> Tensor:
     """||dE/dW^(l)||_F / ||dE/dW^(L)||_F at infinite width, (L,): sqrt of chi_l ... chi_{L-1} q_l / q_L."""
     q_L, chi_L = mean_field(phi, S, depth)
     logs = chi_L[:-1].log().flip(0).cumsum(0).flip(0)
-    backward = torch.cat([logs, torch.zeros(1, dtype=torch.float64)])
+    backward = torch.cat([logs, logs.new_zeros(1)])
     return ((backward + q_L.log() - q_L[-1].log()) / 2).exp()
