@@ -29,7 +29,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from bsnn import costs, paper
+from bsnn import costs, dispatch_gpus, paper
 from bsnn.budgets import load_budget, table_configs
 from bsnn.cell import Cell
 from bsnn.cellrun import goal, stored
@@ -162,7 +162,9 @@ def _say_cost(configs: Sequence[TrainConfig], until: int | None, folder: Path) -
     if not left:
         return
     one = configs[0]
-    cost = costs.estimate(left, until, choose_device(one.device), folder, one.threads, one.max_stack)
+    device = choose_device(one.device)
+    gpus = len(dispatch_gpus.in_use()) if device.type == "cuda" else 1
+    cost = costs.estimate(left, until, device, folder, one.threads, one.max_stack, gpus)
     print(cost.sentence(), flush=True)
     shortage = cost.shortage()
     if shortage is not None:
