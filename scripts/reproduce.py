@@ -33,6 +33,7 @@ from bsnn import paper
 from bsnn.cell import Cell
 from bsnn.config import CONF, TrainConfig, checked, register
 from bsnn.errors import UserError
+from bsnn.launch import on_gpus
 from bsnn.results import cli
 from bsnn.results.budgets import load_budget, table_configs
 from bsnn.results.provenance import choose_device
@@ -163,7 +164,9 @@ def _say_cost(configs: Sequence[TrainConfig], until: int | None, folder: Path) -
     if not left:
         return
     one = configs[0]
-    cost = costs.estimate(left, until, choose_device(one.device), folder, one.threads, one.max_stack)
+    device = choose_device(one.device)
+    gpus = len(on_gpus.in_use()) if device.type == "cuda" else 1
+    cost = costs.estimate(left, until, device, folder, one.threads, one.max_stack, gpus)
     print(cost.sentence(), flush=True)
     shortage = cost.shortage()
     if shortage is not None:

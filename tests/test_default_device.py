@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from bsnn import quadrature
 from bsnn.bridge import meanfield
 from bsnn.bridge.survival import correlated_inputs, random_weights
-from bsnn.collapse import exact as collapse_exact
-from bsnn.collapse import probability
+from bsnn.collapse import exact, probability
 from bsnn.collapse.fate import TARGETS, fates
 from bsnn.collapse.networks import NarrowStack
 from bsnn.gpn import GPN
@@ -81,7 +80,7 @@ COMPUTED: dict[str, Callable[[], Any]] = {
     "collapse": lambda: probability.simulate(2, 3, 20, "he", stream()),
     "transitions": lambda: probability.drawn_transitions(1, 5, stream()),
     "lengths": lambda: probability.lengths(torch.relu, 3, 2, 4, stream()),
-    "angles": lambda: collapse_exact.angle_chain(3, 4, 10, stream()),
+    "angles": lambda: exact.angle_chain(3, 4, 10, stream()),
 }  # fmt: skip
 
 

@@ -47,14 +47,17 @@ class CellSpread:
     def __init__(self, jobs: Sequence[Job], started: float | None, tell: Callable[[Tally], None]) -> None:
         limits = [job.config.time_limit for job in jobs if job.config.time_limit is not None]
         self._limit = min(limits) if limits else None
+        self.on_cpu = all(job.config.device == "cpu" for job in jobs)
         self.deadline = None if self._limit is None else (time.time() if started is None else started) + self._limit
         self._tell = tell
         self._jobs: dict[Path, list[int]] = {}  # positions of the unfinished cells' jobs, by folder
         self._cells: dict[Path, Cell] = {}
         self._goals: dict[Path, int] = {}  # steps
+        self._done: dict[Path, int] = {}  # those of the cells that need no worker
         for position, job in enumerate(jobs):
             folder = job.folder
             if folder not in self._jobs and _answered(folder, goal(job.config)):
+                self._done[folder] = goal(job.config)
                 continue
             self._jobs.setdefault(folder, []).append(position)
             self._cells[folder] = Cell.from_config(job.config)
@@ -62,7 +65,7 @@ class CellSpread:
         self._order: list[Path] = []  # for each job that needs a worker, in the groups' order
         self._before = {folder: self._stored(folder) for folder in self._jobs}
 
-    def groups(self, at_most: int) -> list[list[int]]:
+    def groups(self, at_most: int, workers: int = 1) -> list[list[int]]:
         """Cells with equal stack_keys go together, in the order of bsnn.training.planning."""
         waiting = [_Planned(cell, folder, stack_key(cell)) for folder, cell in self._cells.items()]
         in_order = [planned for stack in plan(waiting, workers=1) for planned in stack]
@@ -72,7 +75,7 @@ class CellSpread:
         divided: list[list[_Planned]] = []
         for members in kinds.values():
             start = 0
-            for size in sizes(len(members), at_most, workers=1):
+            for size in sizes(len(members), at_most, workers):
                 divided.append(members[start : start + size])
                 start += size
         rank = {planned.folder: k for k, planned in enumerate(in_order)}
@@ -90,6 +93,12 @@ class CellSpread:
                 folder for folder, result in zip(self._order, results, strict=True) if isinstance(result, BaseException)
             }
             self._tell(Tally.of((self._counted(folder, folder in failed) for folder in self._jobs), self._limit))
+
+    def interrupted(self) -> None:
+        cells = [self._counted(folder, failed=False) for folder in self._jobs]
+        if self._limit is None:  # else whoever answered them has counted them
+            cells += [Counted(steps, steps, steps, True, False, False) for steps in self._done.values()]
+        self._tell(Tally.of(cells, self._limit))
 
     def _counted(self, folder: Path, failed: bool) -> Counted:
         ended = _answered(folder, self._goals[folder])

@@ -43,8 +43,12 @@ def launch(
     pool: Callable[[], Pool],
     cells_per_job: int,
     retries: int,
+    gpus: int = 0,
 ) -> list[JobReturn]:
     """Run all jobs of a batch in workers, those that fail notwithstanding; what became of each, in their order.
+
+    gpus: if not 0, the workers are one for each of this machine's GPUs. Then the jobs are divided evenly among them,
+        and where there is nothing to divide, or no job is for a GPU, this process runs them itself.
 
     KeyboardInterrupt cancels the workers and is raised again.
     """
@@ -54,9 +58,14 @@ def launch(
     configure_log(settings.hydra_logging, settings.verbose)
     Path(str(settings.sweep.dir)).mkdir(parents=True, exist_ok=True)
     numbered = list(enumerate(job_overrides, start=initial_job_idx))
-    log.info("Launching %d jobs, sweep output dir : %s", len(numbered), settings.sweep.dir)
-    log_jobs(numbered)
 
+    def announce() -> None:
+        each = f" on {gpus} GPUs" if gpus else ""
+        log.info("Launching %d jobs%s, sweep output dir : %s", len(numbered), each, settings.sweep.dir)
+        log_jobs(numbered)
+
+    if not gpus:
+        announce()
     batched: Any = getattr(launcher.task_function, "batched", None)
     own_process = settings.job.chdir or settings.job.env_set
     together = not own_process and batched is not None and batched.spread is not None
@@ -67,7 +76,11 @@ def launch(
         prepared = [_prepared(launcher, number, overrides) for number, overrides in numbered]
         good = [k for k, job in enumerate(prepared) if not isinstance(job, Exception)]
         spread = batched.spread([prepared[k] for k in good])
-        groups = [[good[k] for k in group] for group in spread.groups(cells_per_job)]
+        groups = [[good[k] for k in group] for group in spread.groups(cells_per_job, max(1, gpus))]
+        if gpus and (spread.on_cpu or len(groups) < 2):
+            return run_together(launcher, numbered)
+        if gpus:
+            announce()
         bad = [k for k in range(len(numbered)) if k not in set(good)]
         if bad:
             returned |= zip(bad, _refuse(launcher, [numbered[k] for k in bad], [prepared[k] for k in bad]), strict=True)
@@ -79,7 +92,12 @@ def launch(
     if groups:
         workers = [Worker(launcher, [numbered[k] for k in group], together) for group in groups]
         with closing(pool()) as opened:
-            answers = _Dispatch(opened, retries, spread).run(workers)
+            try:
+                answers = _Dispatch(opened, retries, spread).run(workers)
+            except KeyboardInterrupt:
+                if spread is not None:
+                    spread.interrupted()
+                raise
         for group, worker, answer in zip(groups, workers, answers, strict=True):
             returned |= zip(group, _answered(launcher, worker, answer), strict=True)
         if spread is not None:

@@ -52,16 +52,20 @@ class Spread(Protocol):
     """The jobs of a sweep on their way to workers and back, see bsnn.launch.dispatch; made from what was prepared."""
 
     deadline: float | None  # of time.time(), by which the command must have ended; None: there is none
+    on_cpu: bool  # no job asks for a GPU, wherever it runs
 
-    def groups(self, at_most: int) -> list[list[int]]:
+    def groups(self, at_most: int, workers: int = 1) -> list[list[int]]:
         """Positions of the jobs that need a worker: a group for each, of at most so many unless jobs are the same, and
-        in the order in which they should start."""
+        in the order in which they should start. With so many workers at a time, all get about as much to do."""
 
     def progress(self) -> str:
         """How far the jobs are, for a log: 71 of 240 cells."""
 
     def ended(self, results: Sequence[Any]) -> None:
         """Called once, in the end, with the result of each job that needed a worker, in the order of the groups."""
+
+    def interrupted(self) -> None:
+        """Called instead, if the command is interrupted and the workers have ended."""
 
 
 @dataclass(frozen=True)

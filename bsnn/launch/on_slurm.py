@@ -11,8 +11,10 @@ import functools
 import logging
 import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import submitit
-import torch
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException
 from submitit.core.utils import FailedJobError
 
+from bsnn.launch import on_gpus
 from bsnn.launch.launcher import Share
 from bsnn.launch.worker import Lost, Place, Worker
 from bsnn.training.planning import cores
@@ -34,7 +36,7 @@ log = logging.getLogger(__name__)
 SHARED = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
           "stderr_to_stdout")  # fmt: skip
 """Parameters that every executor of submitit has; others are named after it, as in slurm_partition."""
-STOP_SECONDS = 10.0  # for a local worker to end by itself
+STOP_SECONDS = 120.0  # for a local worker to write its checkpoints and to end by itself: a GPU holds 10 GB of them
 CLOSING_SECONDS = 60.0  # Slurm may send the signal that precedes a time limit a minute early
 
 
@@ -124,10 +126,11 @@ class LocalPool:
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         own = {"jobs_at_once", "gpus_per_node"}
         self._at_once = parameters["jobs_at_once"]
-        self._executor = _executor("local", {key: value for key, value in parameters.items() if key not in own})
         self._free = _devices(parameters["gpus_per_node"], self._at_once)
+        others = {key: value for key, value in parameters.items() if key not in own}
+        self._executors = {seen: _executor("local", others, _python_that_sees(seen)) for seen in self._free}
         self._waiting: list[tuple[str, Worker]] = []
-        self._running: dict[str, tuple[submitit.Job[list[JobReturn]], str | None]] = {}
+        self._running: dict[str, tuple[submitit.Job[list[JobReturn]], str | None]] = {}  # with the GPUs that it sees
         self._sent = 0
 
     def send(self, workers: Sequence[Worker]) -> list[str]:
@@ -164,14 +167,15 @@ class LocalPool:
         while self._waiting and self._free:
             name, worker = self._waiting.pop(0)
             devices = self._free.pop(0)
-            worker.place = functools.partial(local_place, os.getpid(), max(1, cores() // self._at_once), devices)
+            worker.place = functools.partial(local_place, os.getpid(), max(1, cores() // self._at_once))
             # Ctrl-C at a terminal is for this process, which ends the others: submitit's would print tracebacks.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                job = self._executor.submit(worker)
+                job = self._executors[devices].submit(worker)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            log.info("%s %s : runs, its log is %s", self.name, name, job.paths.stdout)
+            where = f" on GPU {devices}" if devices and len(self._executors) > 1 else ""
+            log.info("%s %s : runs%s, its log is %s", self.name, name, where, job.paths.stdout)
             self._running[name] = job, devices
 
 
@@ -184,12 +188,8 @@ def slurm_place(seconds: float, notice: float) -> Place:
     return Place(Share(deadline, int(cpus) if cpus else None), _ask_for_requeue)
 
 
-def local_place(parent: int, threads: int, devices: str | None) -> Place:
-    """Called in a worker on the parent's machine. `devices`: the GPUs it may use; None: all that the parent has."""
-    if devices is None:
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-    else:
-        os.environ["CUDA_VISIBLE_DEVICES"] = devices
+def local_place(parent: int, threads: int) -> Place:
+    """Called in a worker on the parent's machine."""
     signal.signal(signal.SIGTERM, _interrupt)  # submitit ignores it
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     return Place(Share(threads=threads))
@@ -217,11 +217,10 @@ def _end_with(parent: int) -> None:
 
 
 def _devices(each: int | None, workers: int) -> list[str | None]:
-    """The GPUs of each worker, as CUDA_VISIBLE_DEVICES names them: `each` of its own if it is a number."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    """The GPUs of each worker, as CUDA_VISIBLE_DEVICES names them: `each` of its own if it is a number. None: all."""
     if each is None:
-        return [visible] * workers
-    there = [str(k) for k in range(torch.cuda.device_count())] if visible is None else visible.split(",")
+        return [None] * workers
+    there = on_gpus.names()
     if each * workers > len(there):
         raise CompactHydraException(
             f"hydra/launcher=stacked_local: expected {each} x {workers} GPUs for gpus_per_node={each} and "
@@ -230,12 +229,24 @@ def _devices(each: int | None, workers: int) -> list[str | None]:
     return [",".join(there[k * each : (k + 1) * each]) for k in range(workers)]
 
 
-def _executor(cluster: str, parameters: Mapping[str, Any]) -> submitit.AutoExecutor:
-    """Set up as hydra-submitit-launcher does it."""
+def _python_that_sees(devices: str | None) -> str:
+    """The command that starts a worker, for submitit: with these GPUs from its first instruction on, whatever asks for
+    them first. submitit itself would hide all of them."""
+    names = (*on_gpus.VARIABLES, "CUDA_VISIBLE_DEVICES")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
+    chosen = kept if devices is None else {on_gpus.VARIABLES[0]: devices}
+    hidden = [word for name in dict.fromkeys(names) for word in ("-u", name)]
+    return shlex.join(["env", *hidden, *(f"{name}={value}" for name, value in chosen.items()), sys.executable])
+
+
+def _executor(cluster: str, parameters: Mapping[str, Any], python: str | None = None) -> submitit.AutoExecutor:
+    """Set up as hydra-submitit-launcher does it. `python`: the command that a local job's worker is started with."""
     parameters = dict(parameters)
     folder = parameters.pop("submitit_folder")
-    timeouts = {f"{cluster}_max_num_timeout": parameters.pop("max_num_timeout")} if cluster == "slurm" else {}
-    executor = submitit.AutoExecutor(folder=folder, cluster=cluster, **timeouts)
+    options: dict[str, Any] = {"local_python": python} if python is not None else {}
+    if cluster == "slurm":
+        options["slurm_max_num_timeout"] = parameters.pop("max_num_timeout")
+    executor = submitit.AutoExecutor(folder=folder, cluster=cluster, **options)
     executor.update_parameters(
         **{key if key in SHARED else f"{cluster}_{key}": value for key, value in parameters.items()}
     )

@@ -112,6 +112,7 @@ def estimate(
     folder: Path,
     workers: int | None = None,
     max_stack: int | None = None,
+    gpus: int = 1,
 ) -> Cost:
     """Say what training `cells` will cost.
 
@@ -119,17 +120,21 @@ def estimate(
         cells: those that are not finished, each with its step: 0, or that of its checkpoint.
         until: the epoch of a round, after which every cell keeps a checkpoint; None: each cell is trained to its end.
         folder: results/<budget>, where records are and checkpoints will be.
-        workers: stacks side by side; default: the cores on a CPU, 1 on a GPU.
+        workers: on a CPU, stacks side by side; default: its cores.
         max_stack: at most so many cells in a stack.
+        gpus: how many like `device` train side by side, a stack each.
     """
-    workers = workers or (cores() if device.type == "cpu" else 1)
+    workers = (workers or cores()) if device.type == "cpu" else gpus
     # GPN's constants, which take a while to compute, don't matter for who can share a stack
     planned = [Planned(cell, step, device, stack_key(replace(cell, gpn=False)), max_stack) for cell, step in cells]
     rates = step_seconds(planned, folder, workers)
     ends = {one: steps(one.cell) for one in planned}
     goals = ends if until is None else {one: min(ends[one], until * steps_per_epoch(one.cell)) for one in planned}
     due = [one for one in planned if goals[one] > one.step]
-    where = f"{workers} core{'s' * (workers != 1)}" if device.type == "cpu" else device_name(device)
+    if device.type == "cpu":
+        where = f"{workers} core{'s' * (workers != 1)}"
+    else:
+        where = f"{gpus} x {device_name(device)}" if gpus > 1 else device_name(device)
     kept = [one for one in planned if goals[one] < ends[one] or one not in due]
     ending = plan([one for one in due if goals[one] == ends[one]], workers)
     at_once = sorted(ending, key=lambda stack: -sum(checkpoint_bytes(one.cell) for one in stack))[:workers]
@@ -206,7 +211,8 @@ def measure(members: Sequence[Planned], workers: int) -> float:
     A step's time hardly depends on the weights, so that they need not be orthogonal, which would take longer to draw.
     """
     cell, device = members[0].cell, members[0].device
-    stacks = [[_shortened(one.cell) for one in stack] for stack in plan(members, workers)[:workers]]
+    side_by_side = workers if device.type == "cpu" else 1  # GPUs don't share what they compute with
+    stacks = [[_shortened(one.cell) for one in stack] for stack in plan(members, workers)[:side_by_side]]
     data = _random_data(stacks[0][0], device)
     with _as_in_training(cell, device), ThreadPoolExecutor(len(stacks)) as pool:
         made = list(pool.map(lambda stack: make_stack(sorted(stack, key=in_order), device), stacks))

@@ -20,7 +20,6 @@ import cloudpickle
 import pytest
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import CompactHydraException
 from hydra.extra.pytest_plugin import hydra_restore_singletons, hydra_sweep_runner  # noqa: F401
 from hydra.test_utils.launcher_common_tests import LauncherTestSuite
 from submitit.core.utils import JobPaths
@@ -34,7 +33,7 @@ from bsnn.launch.launcher import Share
 from bsnn.launch.on_slurm import slurm_place
 from bsnn.launch.worker import Lost, Place, Worker
 from bsnn.results.records import read_records
-from bsnn.training import runner
+from bsnn.training.loop import runner
 from bsnn.training.runner import run_cells
 from bsnn.training.tally import Tally
 from experiments import entry
@@ -325,14 +324,6 @@ def test_a_slurm_worker_stops_before_its_time_limit(monkeypatch: pytest.MonkeyPa
     assert long.threads == 4
     assert long.deadline == pytest.approx(now + 3600 - 30 - 120 - 60, abs=5)
     assert short.deadline == pytest.approx(now + 45, abs=5)  # less than the notice: half of what there is
-
-
-def test_gpus_are_shared_unless_each_process_is_to_have_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-c,7")
-    assert dispatch_submitit._devices(None, 2) == ["4,5,GPU-c,7"] * 2
-    assert dispatch_submitit._devices(2, 2) == ["4,5", "GPU-c,7"]
-    with pytest.raises(CompactHydraException, match=r"expected 3 x 2 GPUs .* found 4"):
-        dispatch_submitit._devices(3, 2)
 
 
 def test_a_slurm_job_is_lost_when_it_is_neither_queued_nor_has_a_result(
