@@ -33,7 +33,7 @@ from bsnn.launch.launcher import Share
 from bsnn.launch.on_slurm import slurm_place
 from bsnn.launch.worker import Lost, Place, Worker
 from bsnn.results.records import read_records
-from bsnn.training.loop import runner
+from bsnn.training import runner
 from bsnn.training.runner import run_cells
 from bsnn.training.tally import Tally
 from experiments import entry
