@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +16,10 @@ from bsnn.errors import UserError
 from bsnn.results import grid
 from bsnn.results.budgets import Key, headline
 from bsnn.results.grid import Results
-from bsnn.results.records import Record, how_far
+from bsnn.results.records import how_far
 from scripts.page import __main__ as page
 from scripts.page import data, runs
-from scripts.page.style import PinnedAxis, plain
+from scripts.page.style import plain
 from tests.factories import (
     CRASHED,
     DIVERGED,
@@ -37,12 +34,23 @@ from tests.factories import (
     write,
     write_smoke_grid,
 )  # fmt: skip
+from tests.scripts.browser import Browser
 
 pytestmark = pytest.mark.xdist_group("page")  # one page, one browser
+
+
 HOSTILE = "<b>x&\"'%{x}"
+
+
 PARALLEL = "document.querySelector('#parallel .plot')"
+
+
 ERROR = "</script><script>window.broken = 1</script><!--"
+
+
 VANISHED = Key("mnist", "relu", False, False)
+
+
 GOING_ON = Key("mnist", "tanh", True, True)
 
 
@@ -66,52 +74,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def loaded(folder: Path) -> Results:
     return grid.load(folder)
-
-
-class Browser:
-    """A page in headless Chromium: `run` calls JavaScript in it and returns what it returns."""
-
-    def __init__(self, driver: Any, address: str) -> None:
-        self.driver, self.address = driver, address
-
-    def open(self, hash_: str = "") -> None:
-        self.driver.get("about:blank")  # the same page with another hash would not load anew
-        self.driver.get(self.address + hash_)
-
-    def run(self, script: str, *arguments: Any) -> Any:
-        return self.driver.execute_script(script, *arguments)
-
-    def click(self, selector: str) -> None:
-        self.run("document.querySelector(arguments[0]).click()", selector)
-
-    def reset(self) -> None:
-        self.run("switches.form.reset(); switches.form.dispatchEvent(new Event('input', {bubbles: true}))")
-
-    def rows(self) -> list[dict[str, str]]:
-        """The table as CSV, which is also what is shown."""
-        text = self.run("return table.csv()")
-        lines = list(csv.DictReader(io.StringIO(text)))
-        assert len(lines) == self.run("return document.querySelectorAll('#runs tbody tr').length")
-        return lines
-
-    def traces(self, figure: str) -> list[dict[str, Any]]:
-        """Lines of all plots of a figure as they are drawn."""
-        return self.run(
-            """const plots = document.querySelectorAll(`[data-figure="${arguments[0]}"] .plot`);
-            plots.forEach(panels.draw);
-            return [...plots].flatMap((plot) => plot._fullData.map((trace) => ({
-              meta: trace.meta, type: trace.type, filled: trace.fill === "toself", hover: trace.hovertemplate,
-              x: [...trace.x].map(String), y: [...trace.y], told: trace.customdata ? [...trace.customdata] : null,
-            })))""",
-            figure,
-        )
-
-    def line(self, figure: str, key: Key, **switches: str) -> dict[str, Any]:
-        wanted = {"dataset": key.dataset, "activation": key.activation, **switches}
-        wanted |= {"gpn": "yes" if key.gpn else "no", "batch_norm": "yes" if key.batch_norm else "no"}
-        lines = [one for one in self.traces(figure) if not one["filled"] and wanted.items() <= one["meta"].items()]
-        assert lines, wanted
-        return lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -188,13 +150,6 @@ def test_curves_equal_the_records(browser: Browser, loaded: Results) -> None:
     assert len(paper) == 24
 
 
-def test_ratios_within_a_decade_have_an_axis_too() -> None:
-    axis = runs._ratios("ratio", [2.5, 1.5])
-    assert axis["ticktext"] == [f"{10**place:.3g}" for place in axis["tickvals"]]
-    low, high = axis["range"]
-    assert low <= math.log10(1.5) < math.log10(2.5) <= high
-
-
 def test_ratios_without_a_number_are_pinned_above_the_others(browser: Browser) -> None:
     browser.reset()
     drawn = browser.line("mnist-ratio", VANISHED)
@@ -267,33 +222,6 @@ def test_unfinished_networks_say_so(browser: Browser, loaded: Results) -> None:
     assert hatched == [rows[1]["test_accuracy"]]
     [dot] = [one for one in browser.traces("mnist-against") if so_far in str(one["told"])]
     assert dot["y"] == [rows[1]["test_accuracy"]]
-
-
-def test_the_unfinished_seeds_that_are_furthest_stand_for_a_cell() -> None:
-    """Until one has ended; equally far ones are one curve, and a diverged one isn't the cell's standing."""
-    seeds = [paper_like_record("smoke", GOING_ON, seed=seed, evaluations=4) for seed in range(4)]
-    going_on = [unfinished(seeds[0], 1), unfinished(seeds[1], 2), unfinished(seeds[2], 2)]
-    lost = paper_like_record("smoke", GOING_ON, seed=3, evaluations=4, status="diverged")
-
-    def furthest(*records: Record) -> data.Curve:
-        found = data.furthest(data.accuracy_curves(grid.from_records("smoke", records), GOING_ON.dataset, "test"))
-        assert found is not None
-        return found
-
-    so_far = furthest(*going_on, lost)
-    assert (so_far.seeds, so_far.unfinished) == (2, how_far(going_on[1]))
-    assert so_far.middle[-1] == np.mean([record["rows"][2]["test_accuracy"] for record in seeds[1:3]])
-    ended = furthest(*going_on[:2], seeds[2], lost)
-    assert (ended.seeds, ended.unfinished, len(ended.x)) == (1, "", 5)
-    standings = {
-        ("ok", "unfinished"): "ok",
-        ("ok", "diverged", "unfinished"): "partly diverged",
-        ("diverged", "unfinished", "crashed"): "unfinished",
-        ("diverged", "crashed"): "diverged",
-        ("crashed",): "crashed",
-        (): "missing",
-    }
-    assert {statuses: data.standing(statuses) for statuses in standings} == standings
 
 
 def test_a_switch_acts_on_panels_parallel_coordinates_and_table(browser: Browser) -> None:
@@ -436,14 +364,6 @@ def test_a_setting_is_a_column_where_it_varies(loaded: Results) -> None:
     more = grid.from_records("smoke", [*loaded.records, make_record(cell, "smoke")])
     assert runs.columns(more)["learning_rate"] == "learning rate"
     assert {row["learning_rate"] for row in runs.rows(more) if row["status"] != "missing"} == {0.0001, 0.01}
-
-
-def test_an_axis_keeps_numbers_and_orders_the_rest() -> None:
-    values = np.array([0.0, 1e-3, 1.0, 1e6, math.inf, math.nan])
-    placed = PinnedAxis.over([values]).place(values)
-    assert placed[1:4].tolist() == [1e-3, 1.0, 1e6]
-    assert (np.diff(placed) > 0).all()
-    assert np.isfinite(placed).all()
 
 
 def test_curves_of_one_seed_have_no_spread(loaded: Results) -> None:

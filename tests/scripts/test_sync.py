@@ -41,7 +41,8 @@ from tests.factories import (
     unfinished,
     write,
 )  # fmt: skip
-from tests.fake_wandb import ENTITY, KEY, FakeWandb, serving
+from tests.fake_wandb import ENTITY, KEY, FakeWandb
+from tests.fake_wandb_server import serving
 from tests.tracking.test_runs import assert_same
 
 with warnings.catch_warnings():

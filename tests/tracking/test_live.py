@@ -25,7 +25,8 @@ from bsnn.tracking.live import Tracker
 from bsnn.tracking.login import logged_in, mode
 from bsnn.tracking.runs import known
 from tests.factories import TWO_SEEDS, cell_of, make_record, unfinished
-from tests.fake_wandb import KEY, FakeWandb, serving
+from tests.fake_wandb import KEY, FakeWandb
+from tests.fake_wandb_server import serving
 from tests.tracking.test_runs import assert_is_record, assert_same
 from tests.training.test_loop import CELL
 
