@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -78,3 +79,19 @@ def test_no_private_name_of_another_module(root: Path, trees: dict[str, ast.Modu
                 if private:
                     found.append(f"{name}: {ours[node.value.id]}.{node.attr}")
     assert found == []
+
+
+FOLDERS = ("bsnn", "conf", "docs", "experiments", "hydra_plugins", "scripts", "tests")
+NAMED = re.compile(rf"\b((?:{'|'.join(FOLDERS)})(?:/\w+)+\.(?:cpp|css|html|js|md|py|yaml))\b")
+MADE_UP = {"conf/activation/softplus.yaml", "conf/activation/swish.yaml"}
+"""Files that a reader or a test is to make."""
+
+
+def test_files_that_texts_name_exist(root: Path) -> None:
+    """In docstrings, comments, documentation and what reports print."""
+    texts = [root / name for name in ("README.md", "CONTRIBUTING.md", "Makefile", "pyproject.toml")]
+    texts += [
+        path for folder in FOLDERS for path in (root / folder).rglob("*") if path.suffix in (".md", ".py", ".yaml")
+    ]
+    named = {(str(path.relative_to(root)), found) for path in texts for found in NAMED.findall(path.read_text())}
+    assert {(where, name) for where, name in named if name not in MADE_UP and not (root / name).exists()} == set()

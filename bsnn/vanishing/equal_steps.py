@@ -11,7 +11,7 @@
     gpn               a phi + b  BSNN                 SGD
 
 SGD has the cell's momentum. BSNN: rows of W have norm one (bsnn.network). What is plain SGD is trained by bsnn.engine,
-the rest through autograd; the numbers are the same (tests/test_tricks.py).
+the rest through autograd; the numbers are the same (tests/vanishing/test_tricks.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What scripts.benchmark times: a step of bsnn.network, of torch.func's vmap and of the engine; and ceilings.
 
-Imports nothing but bsnn, so that another checkout's engine can be timed by the same code (scripts/benchmark_worker.py).
+Imports nothing but bsnn, so that another checkout's engine can be timed by the same code (scripts/benchmark/worker.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The review page's panels for a dataset, as plotly figures: every curve a trace whose `meta` says which cell it is of.
 
-Which of them are drawn is decided in the browser by that `meta` alone (scripts/assets/panels.js). Colour is the
+Which of them are drawn is decided in the browser by that `meta` alone (scripts/page/assets/panels.js). Colour is the
 activation, as in all our figures; a solid line or full colour is GPN, a dashed or faint one plain; circles on a line
 are batch norm.
 """

@@ -179,12 +179,13 @@ def summary(verdicts: Sequence[Verdict], name: str) -> list[str]:
     ]
     return [
         table(head, rows),
-        "Each claim is judged by a rule that is written down in `bsnn/claims.py` and `bsnn/synthetic_claims.py`, with "
-        "its thresholds and their reasons, and was fixed before the results existed. A part is confirmed if all of its "
-        "checks hold, mixed if at least half do. If fewer do, it is refuted, provided that neither more training nor "
-        "larger networks can change that; else it is not shown. It is not tested if missing data could change the "
-        "word. A claim is as good as its worst part. Networks are compared after the same number of epochs: the "
-        "largest that all the compared ones have reached. With one seed the standard errors (SE) are those of the "
+        "Each claim is judged by a rule that is written down in `bsnn/results/claims.py` and "
+        "`bsnn/results/claims_synthetic.py`, with its thresholds and their reasons, and was fixed before the results "
+        "existed. A part is confirmed if all of its checks hold, mixed if at least half do. If fewer do, it is "
+        "refuted, provided that neither more training nor larger networks can change that; else it is not shown. It "
+        "is not tested if missing data could change the word. A claim is as good as its worst part. Networks are "
+        "compared after the same number of epochs: the largest that all the compared ones have reached. With one seed"
+        " the standard errors (SE) are those of the "
         "finite number of images alone; the spread between seeds is not known then and comes on top.",
     ]
 

@@ -1,6 +1,6 @@
 """bsnn.launch.dispatch: who goes with whom, what a lost worker costs, what comes back; with workers in this process.
 
-They are pickled, read back and called, as by submitit and Ray; tests/test_dispatch_workers.py has real ones.
+They are pickled, read back and called, as by submitit and Ray; tests/launch/test_dispatch_workers.py has real ones.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def assert_each_job_has_what_is_its_own(here: Path) -> None:
 
 
 def test_joblib_leaves_the_same_records(here: Path, stacked: list[dict[str, Any]]) -> None:
-    """For Hydra's basic launcher tests/test_launcher.py has the same."""
+    """For Hydra's basic launcher tests/launch/test_launcher.py has the same."""
     assert run_app(main, *SWEEP, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2") == 0
     assert records(here / "results" / "smoke") == stacked
 

@@ -15,7 +15,7 @@ from experiments.vanishing.report.runs import METHOD_NAMES, floors_of, last_tent
 
 ADAM_EPSILON = 1e-8
 RELU_SHORTCUT = 1.47374
-"""Growth of a ReLU network's signal by a shortcut, a layer (tests/test_tricks.py derives it)."""
+"""Growth of a ReLU network's signal by a shortcut, a layer (tests/vanishing/test_tricks.py derives it)."""
 
 
 def findings(parts: Parts) -> Sequence[str]:
