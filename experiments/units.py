@@ -1,7 +1,8 @@
 """A table that is made in units of work: finished, it is skipped; killed, it goes on after the last whole unit.
 
 <name>.csv               the numbers; the first columns name the unit that a row belongs to
-<name>.json              where they come from: hash of the settings, resolved config, provenance, seconds
+<name>.json              where they come from: hash of the settings, resolved config, provenance, seconds; if several
+                         processes computed it, `segments` has how many units each did, and its provenance
 .unfinished/<name>/      units of tables that aren't whole yet, a file for each hash, and the lock of who computes them
 other_settings/          tables whose settings are not the budget's own (experiments.places)
 """
@@ -138,6 +139,7 @@ def _compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.dev
     threads = torch.get_num_threads()
     torch.set_num_threads(workers)
     facts = provenance.collect(device)
+    segments: list[dict[str, Any]] = [*progress.get("segments", []), {"units": 0, "provenance": facts}]
     torch.set_num_threads(work.torch_threads or 1)
     try:
         for unit in tqdm(missing, desc=path.name, disable=not sys.stderr.isatty()):
@@ -146,6 +148,8 @@ def _compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.dev
             rows += [[*_texts(unit), *_texts(row)] for row in work.rows(unit)]
             seconds = time.perf_counter() - start
             progress["seconds"] += seconds
+            segments[-1]["units"] += 1
+            progress["segments"] = segments
             _save(file, progress, rows)
             work.saved(unit)
             if not sys.stderr.isatty():
@@ -155,12 +159,14 @@ def _compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.dev
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
 
+    computed = [segment for segment in segments if segment["units"]]
     record = {
         "schema": SCHEMA,
         **about,
         "hash": work.hash,
         "complete": True,
         "provenance": facts,
+        **({"segments": computed} if len(computed) > 1 else {}),
         "seconds": progress["seconds"],
         "started": progress["started"],
         "finished": _now(),

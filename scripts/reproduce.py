@@ -166,7 +166,8 @@ def _say_cost(configs: Sequence[TrainConfig], until: int | None, folder: Path) -
     one = configs[0]
     device = choose_device(one.device)
     gpus = len(on_gpus.in_use()) if device.type == "cuda" else 1
-    cost = costs.estimate(left, until, device, folder, one.threads, one.max_stack, gpus)
+    reached = [Cell.from_config(config) for config in configs if _standing(replace(config, until=until)) is None]
+    cost = costs.estimate(left, until, device, folder, one.threads, one.max_stack, gpus, reached)
     print(cost.sentence(), flush=True)
     shortage = cost.shortage()
     if shortage is not None:

@@ -18,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -48,16 +49,20 @@ def load(source: Path, flags: Sequence[str], prepare: Callable[[ctypes.CDLL], ob
         with tempfile.TemporaryDirectory(prefix="bsnn-") as folder:
             temporary = Path(folder) / "library.so"
             content = _built(compiler, source, flags, temporary)
-            for place in [temporary] if cached is None else [cached, temporary]:
+            if cached is not None:
                 try:
-                    write_whole(place, lambda stream: stream.write(content))
-                    library = _opened(place, prepare)  # which stays loaded when its file is gone
+                    return _stored(cached, content, prepare)
                 except Exception as error:
                     problems.append(str(error))
-                else:
-                    if problems:
-                        log.warning("the engine's kernels are built anew in every process: %s", problems[0])
-                    return library
+            write_whole(temporary, lambda stream: stream.write(content))
+            try:
+                library = _opened(temporary, prepare)  # which stays loaded when its file is gone
+            except Exception as error:
+                problems.append(str(error))
+            else:
+                if problems:
+                    log.warning("the engine's kernels are built anew in every process: %s", problems[0])
+                return library
     except subprocess.CalledProcessError as error:
         problems.append((error.stderr or str(error)).strip())
     except OSError as error:
@@ -88,6 +93,21 @@ def _built(compiler: Sequence[str], source: Path, flags: Sequence[str], path: Pa
     _run([*compiler, *flags, "-shared", "-o", str(path), str(source)])
     content = path.read_bytes()
     return content + hashlib.sha256(content).digest()
+
+
+def _stored(cached: Path, content: bytes, prepare: Callable[[ctypes.CDLL], object]) -> ctypes.CDLL:
+    """Open the library under a name of its own, and give it the cached one once it is proved.
+
+    The loader knows libraries by their names: under that of a damaged one, opened before, it would return that again.
+    """
+    fresh = cached.with_name(f".{cached.stem}-{uuid.uuid4().hex[:8]}.so")
+    try:
+        write_whole(fresh, lambda stream: stream.write(content))
+        library = _opened(fresh, prepare)
+        fresh.replace(cached)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return library
 
 
 def _opened(path: Path, prepare: Callable[[ctypes.CDLL], object]) -> ctypes.CDLL:

@@ -63,10 +63,16 @@ def read(path: Path) -> Finished | None:
 
 
 def write(path: Path, text: str, record: Mapping[str, Any]) -> None:
-    """Replace the table. The old record goes first: no record ever lies beside numbers that it could be taken for."""
-    record_file(path).unlink(missing_ok=True)
+    """Replace the table, then its record.
+
+    A process killed in between leaves the new numbers beside the old record, whose digest isn't theirs. Records of
+    before there were digests go first: nothing would tell that they belong to other numbers.
+    """
+    facts = record_file(path)
+    if facts.exists() and "sha256" not in read_json(facts):
+        facts.unlink()
     write_text(table_file(path), text)
-    write_json(record_file(path), {**record, "sha256": digest(text)})
+    write_json(facts, {**record, "sha256": digest(text)})
 
 
 def others(path: Path) -> list[Path]:

@@ -162,6 +162,13 @@ class CellRun:
                     return False
                 if self.step:
                     log.info("%s: resuming at step %d", self.cell.name, self.step)
+                elif (known := read_record(self.folder)) is not None and known["status"] == UNFINISHED:
+                    log.info(
+                        "%s: starting over, for the record of %s has no checkpoint beside it; its rows stay until this "
+                        "training has overtaken them",
+                        self.cell.name,
+                        how_far(known),
+                    )
                 if self.config.tracking.mode != "none":
                     from bsnn.tracking import live  # imported here because importing W&B takes a second
 

@@ -17,7 +17,7 @@ import shutil
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -113,6 +113,7 @@ def estimate(
     workers: int | None = None,
     max_stack: int | None = None,
     gpus: int = 1,
+    answered: Collection[Cell] = (),
 ) -> Cost:
     """Say what training `cells` will cost.
 
@@ -123,6 +124,8 @@ def estimate(
         workers: on a CPU, stacks side by side; default: its cores.
         max_stack: at most so many cells in a stack.
         gpus: how many like `device` train side by side, a stack each.
+        answered: cells that the round leaves alone, since their records reach its epoch. Their checkpoints may lack: a
+            later round then starts them over.
     """
     workers = (workers or cores()) if device.type == "cpu" else gpus
     # GPN's constants, which take a while to compute, don't matter for who can share a stack
@@ -130,12 +133,12 @@ def estimate(
     rates = step_seconds(planned, folder, workers)
     ends = {one: steps(one.cell) for one in planned}
     goals = ends if until is None else {one: min(ends[one], until * steps_per_epoch(one.cell)) for one in planned}
-    due = [one for one in planned if goals[one] > one.step]
+    due = [one for one in planned if one.cell not in answered and goals[one] > one.step]
     if device.type == "cpu":
         where = f"{workers} core{'s' * (workers != 1)}"
     else:
         where = f"{gpus} x {device_name(device)}" if gpus > 1 else device_name(device)
-    kept = [one for one in planned if goals[one] < ends[one] or one not in due]
+    kept = [one for one in planned if (goals[one] < ends[one] if one in due else one.step > 0)]
     ending = plan([one for one in due if goals[one] == ends[one]], workers)
     at_once = sorted(ending, key=lambda stack: -sum(checkpoint_bytes(one.cell) for one in stack))[:workers]
     held = [*kept, *(one for stack in at_once for one in stack)]

@@ -17,8 +17,7 @@ from bsnn.results.budgets import Key
 from bsnn.results.equal_epochs import span
 from bsnn.results.grid import Results, runs_of
 from bsnn.results.markdown import table
-from bsnn.results.records import UNFINISHED, Record, cell_of
-from bsnn.results.records import how_far as how_far_of
+from bsnn.results.records import UNFINISHED, Record, cell_of, how_far
 from bsnn.results.sweeps import swept
 from bsnn.results.tables import Table, command, load_finished
 from bsnn.training.planning import steps_per_epoch
@@ -46,7 +45,7 @@ def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
         rows.append([config.label, len(entries), *counts, missing, *_seconds(trained["seconds"])])
     head = ["", "cells", "runs ok", "diverged", "unfinished", "crashed", "cells missing",
             "median s", "min s", "max s", "sum s"]  # fmt: skip
-    texts = [table(head, rows), "How far the networks are trained:", how_far(loaded)]
+    texts = [table(head, rows), "How far the networks are trained:", progress(loaded)]
     for status in ("missing", "crashed"):
         keys = [key for key, value in zip(loaded.expected, loaded.table["status"], strict=True) if value == status]
         if keys:
@@ -76,7 +75,7 @@ def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
     return texts
 
 
-def how_far(loaded: Results) -> str:
+def progress(loaded: Results) -> str:
     """A table: for each dataset, without and with batch norm, the smallest and largest epoch, and the seconds."""
     rows = []
     for dataset, config in loaded.datasets.items():
@@ -152,7 +151,7 @@ def _other(loaded: Results, record: Record) -> list[str]:
     name = record["id"].rsplit("-", 1)[0]
     status = record["status"]
     if status == UNFINISHED and cell_of(record) is not None:
-        status = how_far_of(record)
+        status = how_far(record)
     return [name, "; ".join(differing) or "version of the protocol or function", status, *shown]
 
 

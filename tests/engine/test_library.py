@@ -194,6 +194,26 @@ def test_a_library_that_computes_wrongly_is_not_used(place: Place, caplog: pytes
     assert "41 isn't 42" in warning
 
 
+def test_one_that_is_no_good_does_not_stand_in_for_the_one_built_after_it(place: Place) -> None:
+    """The loader would return the first again if the second were opened under its name."""
+    compiler, built = [str(place.compiler)], place.source.with_suffix(".so")
+    path = library._cached(compiler, place.source, FLAGS)
+    assert path is not None
+    path.parent.mkdir(parents=True)
+    right = place.source.read_text()
+    place.source.write_text(right.replace("42", "41"))
+    path.write_bytes(library._built(compiler, place.source, FLAGS, built))
+    place.source.write_text(right)
+
+    def prove(made: ctypes.CDLL) -> None:
+        if made.answer() != 42:
+            raise RuntimeError("not 42")
+
+    assert place.load(prove)
+    assert place.files == [path]
+    assert place.built == 2  # the wrong one and the right one
+
+
 def test_the_kernels_are_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     made = cpu.kernels()
     assert made is not None

@@ -99,6 +99,37 @@ def test_damaged_numbers_are_not_kept(tmp_path: Path, caplog: pytest.LogCaptureF
     assert values(kept) == [1, 2, 5]
 
 
+def test_a_disk_that_is_full_at_the_end_leaves_the_finished_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "table"
+    made(squares(0), path)
+
+    def full(file: Path, text: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            tables.write(path, "k,value\n0,7\n", {"complete": True, "hash": "other"})
+    assert values(path) == [0, 1, 4]
+
+
+def test_each_process_that_computed_a_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it takes several; a process that was stopped in its first unit computed nothing."""
+    path = tmp_path / "table"
+    for commit, failing in (("one", 1), ("two", 1), ("three", 3)):
+        monkeypatch.setattr(provenance, "collect", lambda device, commit=commit: {"commit": commit})
+        with contextlib.suppress(ZeroDivisionError):
+            made(failing_at(squares(0), (failing,), ZeroDivisionError()), path)
+    finished = tables.read(path)
+    assert finished is not None
+    told = [(segment["provenance"]["commit"], segment["units"]) for segment in finished.record["segments"]]
+    assert told == [("one", 1), ("three", 2)]
+    assert finished.record["provenance"] == {"commit": "three"}
+    assert "segments" not in made(squares(1), tmp_path / "another")
+
+
 class Killed(BaseException):
     pass
 

@@ -92,6 +92,16 @@ def test_each_kind_is_measured_once_as_long_as_there_is_time(
     assert guessed.seconds == pytest.approx(cost.seconds, rel=0.05)
 
 
+def test_networks_whose_records_reach_the_round_are_not_counted(tmp_path: Path, no_measuring: list[Cell]) -> None:
+    """Without checkpoints, too: this round leaves them alone, and the whole starts them over."""
+    cells, answered = [(cell, 0) for cell in PAPER], [cell for cell in PAPER if not cell.batch_norm]
+    all_of_it = costs.estimate(cells, 1, CPU, tmp_path / "paper", workers=2)
+    cost = costs.estimate(cells, 1, CPU, tmp_path / "paper", workers=2, answered=answered)
+    assert (cost.cells, cost.checkpoints) == (24, 24)
+    assert cost.seconds == pytest.approx(all_of_it.seconds / 2)
+    assert cost.whole_seconds == all_of_it.whole_seconds
+
+
 def test_the_sentences(tmp_path: Path, no_measuring: list[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder, free = Path("results/paper"), [74.0]

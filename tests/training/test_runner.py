@@ -357,7 +357,7 @@ def test_until_an_epoch_and_on(
 
 
 def test_a_record_that_is_further_than_its_checkpoint_stays_until_it_is_overtaken(
-    monkeypatch: pytest.MonkeyPatch, stacks: list[list[str]]
+    monkeypatch: pytest.MonkeyPatch, stacks: list[list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     """As in a fresh clone, which has the records of others but not their checkpoints."""
     monkeypatch.setattr(cellrun, "steps_per_epoch", lambda cell: 8)
@@ -379,6 +379,7 @@ def test_a_record_that_is_further_than_its_checkpoint_stays_until_it_is_overtake
     with monkeypatch.context() as patch:
         patch.setattr(runner, "train", crashes)
         assert statuses(run_cells(jobs(GRID[0], shared=shared))) == ["RuntimeError"]
+    assert "starting over, for the record of 2 of 3 epochs has no checkpoint beside it" in caplog.text
     kept = read_record(asked.folder)
     assert kept is not None
     assert kept == far | {"error": "RuntimeError: boom"}  # type: ignore[operator]
