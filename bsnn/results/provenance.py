@@ -86,15 +86,23 @@ class GitError(Exception):
     """Why git has no answer, in its own words."""
 
 
+_running: dict[Path, tuple[str, bool]] = {}
+"""The commit that this process runs, and whether files differed from it, by ROOT, from the first answer on: a commit
+made while a training goes on is not the code that trains."""
+
+
 def _source() -> tuple[str | None, bool | None]:
-    """The commit of the code and whether files differ from it; None for what isn't known, which is logged once."""
+    """Find the commit of the code and whether files differ from it; None for what is unknown, which is logged once."""
+    if ROOT in _running:
+        return _running[ROOT]
     try:
         if not _is_checkout():
             _warn(f"{ROOT} is no git checkout: the record won't say which code it comes from")
             return None, None
         # What a user has told git not to show counts, too.
         changed = _git("status", "--porcelain", "--untracked-files=normal", "--", ".", ":!results")
-        return _git("rev-parse", "HEAD"), bool(changed)
+        _running[ROOT] = _git("rev-parse", "HEAD"), bool(changed)
+        return _running[ROOT]
     except GitError as error:
         _warn(f"git can't read {ROOT}: the record won't say which code it comes from ({error})")
         return None, None

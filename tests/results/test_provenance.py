@@ -33,8 +33,9 @@ def repository(tmp_path: Path) -> Path:
 
 
 def source(monkeypatch: pytest.MonkeyPatch, root: Path) -> tuple[object, object]:
-    """Commit and dirty flag of a record made by the code in `root`."""
+    """Commit and dirty flag of a record made by the code in `root`, in a process that has just started."""
     monkeypatch.setattr(provenance, "ROOT", root)
+    monkeypatch.setattr(provenance, "_running", {})
     found = provenance.collect(torch.device("cpu"))
     return found["commit"], found["dirty"]
 
@@ -52,6 +53,14 @@ def test_a_checkout_knows_its_commit_and_whether_files_differ(
     assert source(monkeypatch, repository) == (head, True)
     assert provenance.knows_commit(head)
     assert not provenance.knows_commit("0" * 40)
+
+
+def test_a_commit_made_meanwhile_is_not_the_code_that_runs(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
+    before = source(monkeypatch, repository)
+    (repository / "copy" / "code.py").write_text("changed")
+    git(repository, "commit", "--quiet", "--all", "--message", "second")
+    found = provenance.collect(torch.device("cpu"))
+    assert (found["commit"], found["dirty"]) == before == (git(repository, "rev-parse", "HEAD~"), False)
 
 
 def test_the_index_is_left_alone(monkeypatch: pytest.MonkeyPatch, repository: Path) -> None:
@@ -112,6 +121,7 @@ def test_a_git_that_a_signal_ended_is_asked_again(monkeypatch: pytest.MonkeyPatc
         return subprocess.CompletedProcess(command, -15, "", "") if len(calls) == 1 else real(command, **options)
 
     expected = provenance.collect(torch.device("cpu"))["commit"]
+    monkeypatch.setattr(provenance, "_running", {})
     monkeypatch.setattr(provenance.subprocess, "run", run)
     assert provenance.collect(torch.device("cpu"))["commit"] == expected
     assert calls[0] == calls[1]
