@@ -19,13 +19,15 @@ RESULTS ?= results
 results = $(RESULTS)/$(budget)
 # Where the data bundle goes; with BSNN_DATA_DIR set to it, it is read.
 BUNDLE ?= data-bundle
+# Where the folder for a machine without a network goes.
+OFFLINE ?= offline
 # More Hydra overrides for the runs, say SET="seed=0,1,2" or SET="tracking=none".
 SET ?=
 # Where W&B's runs go, if not to your default entity and the project bsnn.
 WANDB ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce train data data-bundle collect table1 table2 fig1 fig2 fig3 fig4 figures table \
+.PHONY: help setup reproduce train data data-bundle offline collect table1 table2 fig1 fig2 fig3 fig4 figures table \
   sweeps sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisation \
   studies theory vanishing shrinkage collapse bridge \
   page dashboard sync review report bench test check lock clean
@@ -45,6 +47,9 @@ data: $(READY) ## fetch and verify MNIST and CIFAR-10
 
 data-bundle: $(READY) ## MNIST and CIFAR-10 as files of at most 48 MB, for a machine without a network
 	$(RUN) -m scripts.bundle $(BUNDLE)
+
+offline: $(READY) data ## all that a GPU without a network needs, in parts of at most 60 MB: OFFLINE=folder
+	$(RUN) -m scripts.offline $(OFFLINE)
 
 collect: $(READY) ## merge records that scripts.pack has packed: ARCHIVE='one.tar.xz two.tar.xz'
 	$(RUN) -m scripts.collect $(ARCHIVE) --results $(RESULTS)

@@ -21,6 +21,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "out"
+SOURCE = HERE / "bsnn"
+PACKAGES = HERE / "packages"
 MORE_TO_DO = 75
 CHECK_SECONDS = 600
 
@@ -33,15 +35,15 @@ def main() -> int:
     parser.add_argument("settings", nargs="*", help="as for `make reproduce SET=...`: seed=0,1 until=8")
     arguments = parser.parse_args()
     OUT.mkdir(exist_ok=True)
-    source = HERE / "bsnn"
-    python = prepare(source)
-    environment = os.environ | {"BSNN_DATA_DIR": str(HERE), "PYTHONPATH": str(source)}
-    cuda = subprocess.run([python, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"]).returncode == 0
+    prepare()
+    environment = os.environ | {"BSNN_DATA_DIR": str(HERE), "PYTHONPATH": os.pathsep.join([str(SOURCE), str(PACKAGES)])}
+    asked = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    cuda = subprocess.run([sys.executable, "-c", asked], env=environment).returncode == 0
 
     def run(*command: str) -> int:
         with (OUT / "log.txt").open("ab") as log:
-            process = subprocess.Popen([python, "-m", *command], cwd=source, env=environment, stdout=subprocess.PIPE,
-                                       stderr=subprocess.STDOUT)  # fmt: skip
+            words, pipe, joined = [sys.executable, "-m", *command], subprocess.PIPE, subprocess.STDOUT
+            process = subprocess.Popen(words, cwd=SOURCE, env=environment, stdout=pipe, stderr=joined)
             assert process.stdout is not None
             while True:
                 try:
@@ -63,30 +65,26 @@ def main() -> int:
     if arguments.seconds is not None:
         left = arguments.seconds - (time.monotonic() - started)
         settings.append(f"time_limit={max(60.0, left - 30):.0f}")
-    code = run("scripts.reproduce", arguments.budget, "--results", str(OUT / "results"), *settings)
-    packed = run("scripts.pack", str(OUT / "results" / arguments.budget), str(OUT / "records.tar.xz"))
+    results = os.path.relpath(OUT / "results", SOURCE)  # records name it: none of this machine's folders
+    code = run("scripts.reproduce", arguments.budget, "--results", results, *settings)
+    packed = run("scripts.pack", f"{results}/{arguments.budget}", str(OUT / "records.tar.xz"))
     return packed or code
 
 
-def prepare(source: Path) -> str:
-    """Unpack the source and make an environment with what the machine's Python lacks; returns its interpreter."""
+def prepare() -> None:
+    """Unpack the source, and install beside it what the machine's Python lacks; the Python itself stays as it is."""
     [archive] = HERE.rglob("source.tar.gz")
-    if not source.exists():
+    if not SOURCE.exists():
         unfinished = HERE / ".unpacking"
         with tarfile.open(archive) as tar:
             tar.extractall(unfinished, filter="data")
-        (unfinished / "bsnn").rename(source)
-    venv, ready = HERE / ".venv", HERE / ".venv" / "ready"
-    python = str(venv / "bin" / "python")
-    if not ready.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(venv)], check=True)
-        links = [word for folder in sorted(HERE.glob("part-*")) for word in ("--find-links", str(folder))]
-        wheels = sorted("==".join(path.name.split("-")[:2]) for path in HERE.glob("part-*/*.whl"))
-        if wheels:
-            install = [python, "-m", "pip", "install", "--quiet", "--no-index", *links, *wheels]
-            subprocess.run(install, check=True)
-        ready.touch()
-    return python
+        (unfinished / "bsnn").rename(SOURCE)
+    wheels = [str(path) for path in sorted(HERE.glob("part-*/*.whl"))]
+    if wheels and not PACKAGES.exists():
+        unfinished = HERE / ".installing"
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--upgrade"]
+        subprocess.run([*install, "--target", str(unfinished), *wheels], check=True)
+        unfinished.rename(PACKAGES)
 
 
 if __name__ == "__main__":
