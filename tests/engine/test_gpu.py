@@ -197,6 +197,7 @@ def test_the_next_best_way_is_taken_with_one_sentence(
     gpu_of: Callable[[tuple[int, int]], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A way that is wrong, then one that can't be compiled, each tried once for a shape."""
+    caplog.set_level("WARNING", "bsnn.engine.gpu")
     gpu_of(H100)
     monkeypatch.setenv(gpu.VARIABLE, "triton-tf32x3")
     asked: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
 
@@ -60,11 +61,28 @@ def test_products_on_tensor_cores_are_as_good_as_float32() -> None:
 
 
 def test_the_precision_report() -> None:
-    """At a size where it takes no time: errors of both ways at float32's rounding, for all twelve functions."""
-    found = precision.errors(precision.cells(3, 16, 16), 2)
-    assert len(found) == 24
+    """At a size where it takes no time: errors of all ways at float32's rounding, for all twelve functions."""
+    members = precision.cells(3, 16, 16)
+    found = precision.errors(members, 2)
+    assert len(found) == 3 * 12
     assert (found[["loss", "norm_median", "norm_largest"]] < 2e-5).all(axis=None)
-    assert (found.loc[found.way == "tf32x3", "norm_median"] > 0).all()
-    text = precision.report(found, precision.cells(3, 16, 16), 2)
-    assert "| mnist-tanh-gpn-s0 |" in text
-    assert "(12 cells)" in text
+    assert (found.loc[found.way != "float32", "norm_median"] > 0).all()
+    text = precision.report(found, members, 2)
+    assert "| mnist-tanh-gpn |" in text
+    assert text.count("of 12 |") == 2 * len(precision.QUANTITIES)
+
+
+@pytest.mark.parametrize(
+    ("times", "verdict"), [(0.9, "is as good as float32 here"), (2.0, "is not shown to be as good")]
+)
+def test_larger_errors_are_not_called_as_good(times: float, verdict: str) -> None:
+    """In one quantity, and by more than two standard errors reach."""
+    rows = [
+        {"cell": cell, "seed": seed, "way": way} | dict.fromkeys(precision.QUANTITIES, 1e-7 * (1 + 0.1 * seed))
+        for cell in ("a", "b")
+        for seed in range(3)
+        for way in precision.WAYS
+    ]
+    found = pd.DataFrame(rows)
+    found.loc[found.way == "tf32x3", "weights"] *= times
+    assert f"tf32x3 {verdict}" in precision.report(found, precision.cells(3, 16, 16), 2)

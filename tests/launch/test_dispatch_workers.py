@@ -22,7 +22,7 @@ from bsnn.results.records import read_records
 from experiments.train import main
 from tests.hydra_app import run_app
 from tests.slurm import cluster
-from tests.training.test_runner import comparable
+from tests.training.grid import comparable
 
 pytestmark = pytest.mark.xdist_group("dispatch")
 SWEEP = ("-m", "budget=smoke", "tracking=none", "activation=tanh,relu", "gpn=true,false", "batch_norm=true,false")

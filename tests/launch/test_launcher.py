@@ -33,7 +33,7 @@ from bsnn.results.records import read_records
 from bsnn.training import runner
 from experiments.train import main
 from tests.hydra_app import run_app
-from tests.training.test_runner import comparable
+from tests.training.grid import comparable
 
 SMOKE = ("budget=smoke", "tracking=none")
 SIZE = ("depth=20", "width=32", "max_steps=160", "evaluations_per_epoch=94", "checkpoint_seconds=0")

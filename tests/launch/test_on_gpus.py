@@ -27,7 +27,7 @@ from experiments.train import main
 from tests.factories import cell_of, table_keys
 from tests.hydra_app import run_app
 from tests.launch.test_dispatch import Inline, inline  # noqa: F401 (inline: workers in this process)
-from tests.training.test_runner import images, jobs  # noqa: F401 (images: noise instead of data)
+from tests.training.grid import images, jobs  # noqa: F401 (images: noise instead of data)
 
 SWEEP = ("-m", "hydra/launcher=stacked", "budget=smoke", "tracking=none", "gpn=false,true")
 

@@ -28,7 +28,7 @@ from tests.factories import TWO_SEEDS, cell_of, make_record, unfinished
 from tests.fake_wandb import KEY, FakeWandb
 from tests.fake_wandb_server import serving
 from tests.tracking.test_runs import assert_is_record, assert_same
-from tests.training.test_loop import CELL
+from tests.training.toy import CELL
 
 
 @pytest.fixture
