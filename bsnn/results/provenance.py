@@ -143,7 +143,7 @@ _GIT_LOCATIONS = {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE"
 def _command() -> str:
     """The command line without this machine's paths: `python -m experiments.train seed=1`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    program = f"-m {spec.name}" if spec is not None else Path(sys.argv[0]).name
+    program = f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else Path(sys.argv[0]).name
     return " ".join(["python", program, *sys.argv[1:]])
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -125,3 +127,11 @@ def test_a_git_that_a_signal_ended_is_asked_again(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(provenance.subprocess, "run", run)
     assert provenance.collect(torch.device("cpu"))["commit"] == expected
     assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("module", ["experiments.train", "experiments.theory.__main__"])
+def test_a_command_is_what_a_reader_types(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name=module), raising=False)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/__main__.py", "seed=1"])
+    found = provenance.collect(torch.device("cpu"))["command"]
+    assert found == f"python -m {module.removesuffix('.__main__')} seed=1"
