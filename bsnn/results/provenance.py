@@ -10,6 +10,7 @@ import platform
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,38 @@ def device_name(device: torch.device) -> str:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one, else the CPU. Raises UserError for cuda where there is none."""
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UserError("device=cuda: torch finds no CUDA device on this machine; use device=cpu or device=auto.")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
+    """Return the GPU for `auto` where torch can use one, else the CPU. Raises UserError for `cuda` where it can't.
+
+    One line in the log says why a GPU that may be there isn't used.
+    """
+    reason = None if name == "cpu" else _no_gpu()
+    if name == "cuda" and reason is not None:
+        raise UserError(f"device=cuda: expected a GPU that torch can use, found {reason}; use device=cpu or auto.")
+    if reason not in (None, NO_GPU):
+        _warn(f"device=auto: the CPU is used, for torch found {reason}")
+    return torch.device("cuda" if name != "cpu" and reason is None else "cpu")
+
+
+NO_GPU = "no CUDA device"
+
+
+def _no_gpu() -> str | None:
+    """Say what torch found instead of a GPU of NVIDIA's or AMD's; None if it found one."""
+    with warnings.catch_warnings(record=True) as said:  # torch warns of a driver that is too old, and goes on
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return None
+    if said:
+        return "one that it can't use: " + " ".join(str(said[0].message).split("(Triggered internally")[0].split())
+    if torch.backends.mps.is_available():
+        return "Apple's GPU, which has no float64 and for which the engine has no kernels"
+    if _nvidia() and torch.version.cuda is None and torch.version.hip is None:
+        return "NVIDIA's driver, but is itself built without CUDA: install a torch that has it"
+    return NO_GPU
+
+
+def _nvidia() -> bool:
+    return Path("/proc/driver/nvidia/version").exists()
 
 
 class GitError(Exception):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -135,3 +137,35 @@ def test_a_command_is_what_a_reader_types(monkeypatch: pytest.MonkeyPatch, modul
     monkeypatch.setattr(sys, "argv", ["/somewhere/__main__.py", "seed=1"])
     found = provenance.collect(torch.device("cpu"))["command"]
     assert found == f"python -m {module.removesuffix('.__main__')} seed=1"
+
+
+OLD = "CUDA initialization: The NVIDIA driver on your system is too old (found 11040). (Triggered internally at x)"
+
+
+@pytest.mark.parametrize(
+    ("pretend", "found"),
+    [
+        ({}, "no CUDA device"),
+        ({"warning": OLD}, "one that it can't use: CUDA initialization: The NVIDIA driver on your system is too old"),
+        ({"mps": True}, "Apple's GPU, which has no float64"),
+        ({"nvidia": True, "cuda": None}, "NVIDIA's driver, but is itself built without CUDA"),
+    ],
+    ids=["none", "old driver", "Apple", "torch for CPUs"],
+)
+def test_a_gpu_that_is_not_used_is_explained_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pretend: dict[str, Any], found: str
+) -> None:
+    def available() -> bool:
+        if "warning" in pretend:
+            warnings.warn(pretend["warning"], stacklevel=1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", available)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: pretend.get("mps", False))
+    monkeypatch.setattr(torch.version, "cuda", pretend.get("cuda", "12.8"))
+    monkeypatch.setattr(provenance, "_nvidia", lambda: pretend.get("nvidia", False))
+    with pytest.raises(UserError, match=re.escape(f"device=cuda: expected a GPU that torch can use, found {found}")):
+        provenance.choose_device("cuda")
+    for _ in range(2):
+        assert provenance.choose_device("auto") == provenance.choose_device("cpu") == torch.device("cpu")
+    assert [found in message for message in caplog.messages] == [True] * bool(pretend)
