@@ -8,7 +8,8 @@ statements.csv and report.md. Parts that are not computed yet are named, with th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,23 +25,24 @@ from bsnn.results import statements
 from bsnn.results.budgets import PAPER
 from bsnn.results.cli import budget_dir
 from bsnn.results.markdown import table as markdown_table
+from bsnn.results.rules import Parts, Rules, arguments, needed
 from bsnn.results.statements import Statement
-from bsnn.results.tables import Table, command, load_finished, others
+from bsnn.results.tables import command, load_finished, others
 from bsnn.results.tables import load as load_table
 
 FEW = 2  # differences that fit under a figure
 
-Parts = Mapping[str, Table | None]
-"""A study's tables by part, None for those not computed yet."""
-
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a study: `draw` is given the tables of `parts`, in this order, once all of them are there."""
+    """A figure of a study. The parameters of `draw` name the parts that it shows; it waits until they are computed."""
 
-    parts: tuple[str, ...]
     caption: str
     draw: Callable[..., Figure]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return needed(self.draw)
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class Section:
         opening: what is asked, and which source says what; Markdown.
         parts: of experiments.<study>, in the report's order.
         drawings: by file name.
-        statements: what the sources say, each beside ours. Called with whatever parts there are.
-        findings: Markdown paragraphs or tables, plain statements with numbers, beyond what the sources say.
+        rules: what the sources say, and how each statement is judged.
+        findings: functions that tell what we found beyond what the sources say, in Markdown, as one text or several.
+            Their parameters name the parts that they read; one is None by default if it isn't necessary.
         differences: where we do other than the sources in every budget.
     """
 
@@ -63,22 +66,22 @@ class Section:
     opening: str
     parts: tuple[str, ...]
     drawings: Mapping[str, Drawing]
-    statements: Callable[[Parts], Sequence[Statement]]
-    findings: Callable[[Parts], Sequence[str]] = lambda parts: ()
+    rules: Sequence[Rules]
+    findings: Sequence[Callable[..., str | list[str]]] = ()
     differences: Sequence[str] = field(default=())
 
 
 def publish(section: Section, description: str | None, argv: list[str] | None = None) -> None:
-    """The command `python -m scripts.<study> results/<budget>`."""
+    """The command `python -m experiments.<study>.report results/<budget>`."""
     folder = budget_dir(description, argv).absolute()
     parts = load(section, folder)
-    said = list(section.statements(parts))
+    said = [rule.judged(parts) for rule in itertools.chain(*section.rules)]
     where = folder / section.study
     for name, drawing in section.drawings.items():
-        tables = [parts[part] for part in drawing.parts]
-        if all(one is not None for one in tables):
+        given = arguments(drawing.draw, parts)
+        if given is not None:
             with plotting.style():
-                figure = drawing.draw(*tables)
+                figure = drawing.draw(**given)
                 told = sizes(section, {part: parts[part] for part in drawing.parts})
                 plotting.budget_note(figure, f"{folder.name} budget: {told}")
                 plotting.save(figure, where / name)
@@ -108,7 +111,7 @@ def report(section: Section, parts: Parts, said: Sequence[Statement], folder: Pa
         "## Figures",
         *(_figure(name, drawing, parts) for name, drawing in section.drawings.items()),
     ]
-    found = list(section.findings(parts))
+    found = list(_told(section, parts))
     if found:
         texts += ["## Findings", *found]
     texts += ["## Sizes", _sizes_table(section, parts, budget)]
@@ -120,6 +123,14 @@ def report(section: Section, parts: Parts, said: Sequence[Statement], folder: Pa
     commands = [_command(section, part, folder) for part in section.parts]
     texts += ["## How to make or continue this", "```\n" + "\n".join([everything, *commands]) + "\n```"]
     return "\n\n".join(texts) + "\n"
+
+
+def _told(section: Section, parts: Parts) -> Iterator[str]:
+    for tell in section.findings:
+        given = arguments(tell, parts)
+        if given is not None:
+            told = tell(**given)
+            yield from [told] if isinstance(told, str) else told
 
 
 def counts(said: pd.DataFrame) -> str:

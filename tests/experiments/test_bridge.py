@@ -31,8 +31,7 @@ from experiments.bridge import __main__ as bridge
 from experiments.bridge import training as bridge_training
 from experiments.bridge.config import BridgeConfig, shown
 from experiments.bridge.narrow import narrow, narrow_stack
-from experiments.bridge.report import rules as bridge_statements
-from experiments.bridge.report import rules_width as bridge_width
+from experiments.bridge.report import rules, rules_width
 from experiments.bridge.table2 import ACCURACIES, accuracies_of, fourth_moment
 from experiments.bridge.training import cell_of, class_gaps
 from tests import factories
@@ -207,10 +206,16 @@ def theory(**changes: float) -> pd.DataFrame:
     return frame
 
 
-def verdict(name: str, **parts: Table | None) -> bool | None:
-    known = dict.fromkeys(bridge.PARTS) | parts
-    judges = vars(bridge_width) | vars(bridge_statements)
-    agrees: bool | None = judges[name](known).agrees
+def verdicts(name: str, **parts: Table) -> list[bool | None]:
+    """Of all statements that the judge of this name judges."""
+    known: dict[str, Table | None] = {**dict.fromkeys(bridge.PARTS), **parts}
+    declared = [*rules_width.rules, *rules.rules]
+    named = [rule for rule in declared if getattr(rule.judge, "func", rule.judge).__name__ == name]
+    return [rule.judged(known).agrees for rule in named]
+
+
+def verdict(name: str, **parts: Table) -> bool | None:
+    [agrees] = verdicts(name, **parts)
     return agrees
 
 
@@ -245,9 +250,8 @@ def test_judges_of_powers(power: float, kinked: int, smooth: int, rate: int) -> 
     frame = pd.concat(
         pd.DataFrame({"function": name, "layer": layers, "gap": layers**power}) for name in PAPER_ACTIVATIONS
     )
-    parts = dict.fromkeys(bridge.PARTS) | {"decay": table(frame)}
-    assert [one.agrees for one in bridge_width.powers(parts)] == [bool(kinked), bool(smooth)]
-    assert bridge_width.rate(parts).agrees == bool(rate)
+    assert verdicts("powers", decay=table(frame)) == [bool(kinked), bool(smooth)]
+    assert verdict("rate", decay=table(frame)) == bool(rate)
 
 
 def trained_frame(gained: float, factor: float) -> pd.DataFrame:
@@ -278,8 +282,7 @@ def test_judges_of_collapse() -> None:
         for _ in range(20)
     ]
     frame = pd.DataFrame(rows)
-    sizes = {"fitted": {"networks": 20}}
-    parts = dict.fromkeys(bridge.PARTS) | {"fitted": table(frame, **sizes)}
-    assert [one.agrees for one in bridge_statements.training_collapse(parts)] == [True] * 4
+    fitted = table(frame, fitted={"networks": 20})
+    assert verdicts("training_collapse", fitted=fitted) == [True] * 4
     frame["outcome"] = frame.outcome.map({"constant": "other", "approximates": "constant"})
-    assert [one.agrees for one in bridge_statements.training_collapse(parts)] == [False] * 4
+    assert verdicts("training_collapse", fitted=fitted) == [False] * 4

@@ -29,9 +29,9 @@ PROPERTIES = {
 }
 
 
-def correlation(meanfield: Table, finite: Table) -> Figure:
+def correlation(meanfield: Table, correlation: Table) -> Figure:
     figure, axes = plotting.figure(2, 3, size=(plotting.PAGE_WIDTH, 5.0), sharex=True, sharey=True)
-    start = _nearest(finite.frame.rho_0, 0)
+    start = _nearest(correlation.frame.rho_0, 0)
     shown: list[float] = []
     for name, panel in _panels(axes):
         theory = meanfield.frame[meanfield.frame.function == name]
@@ -42,7 +42,7 @@ def correlation(meanfield: Table, finite: Table) -> Figure:
         gpn_terms = theory[theory.gpn].drop_duplicates("layer").query("layer > 0")
         bounds = [shrinkage_bound(total) for total in gpn_terms.error]
         panel.plot(gpn_terms.layer, bounds, color=plotting.GREY, linestyle=":", label="Theorem 1: at most", zorder=1)
-        measured = finite.frame.query("function == @name and gpn and rho_0 == @start and layer > 0")
+        measured = correlation.frame.query("function == @name and gpn and rho_0 == @start and layer > 0")
         measured = measured[measured.layer.isin(_thinned(measured.layer, 9))]
         for law, (label, color, marker) in LAWS.items():
             rows = measured[measured.law == law]
@@ -92,10 +92,10 @@ def tradeoff(meanfield: Table) -> Figure:
     return figure
 
 
-def trained(table: Table) -> Figure:
+def trained(trained: Table) -> Figure:
     names = list(PAPER_ACTIVATIONS)
     figure, axes = plotting.figure(2, len(names), size=(plotting.PAGE_WIDTH, 3.9), sharex=True, sharey="row")
-    means = table.frame.groupby(["function", "gpn", "trained", "layer"]).mean(numeric_only=True).reset_index()
+    means = trained.frame.groupby(["function", "gpn", "trained", "layer"]).mean(numeric_only=True).reset_index()
     for row, gpn in enumerate((False, True)):
         values: list[float] = []
         for column, name in enumerate(names):
@@ -120,8 +120,8 @@ def trained(table: Table) -> Figure:
     return figure
 
 
-def narrow(table: Table) -> Figure:
-    frame = table.frame
+def narrow(narrow: Table) -> Figure:
+    frame = narrow.frame
     law = "haar"
     widths = sorted(frame.width.unique())
     figure, axes = plotting.figure(1, len(widths), size=(plotting.PAGE_WIDTH, 2.7), sharex=True, sharey=True)
@@ -142,13 +142,13 @@ def narrow(table: Table) -> Figure:
     return figure
 
 
-def fitted(table: Table) -> Figure:
-    widths = sorted(table.frame.width.unique())
+def fitted(fitted: Table) -> Figure:
+    widths = sorted(fitted.frame.width.unique())
     figure, axes = plotting.figure(1, len(widths), size=(plotting.PAGE_WIDTH, 2.6), sharey=True)
     places = np.arange(len(PAPER_ACTIVATIONS))
     for panel, width in zip(axes[0], widths, strict=True):
         for index, (variant, color) in enumerate(VARIANTS.items()):
-            shares = [share_constant(table.frame, width, name, variant) for name in PAPER_ACTIVATIONS]
+            shares = [share_constant(fitted.frame, width, name, variant) for name in PAPER_ACTIVATIONS]
             label = {"plain": "plain", "gpn": "GPN", "rows": "GPN, rows of norm one"}[variant]
             values, errors = np.array([value for value, _ in shares]), np.array([error for _, error in shares])
             panel.bar(
@@ -175,7 +175,7 @@ def share_constant(frame: pd.DataFrame, width: int, name: str, variant: str) -> 
     return share, float(np.sqrt(share * (1 - share) / len(chosen)))
 
 
-def table2(table: Table) -> Figure:
+def table2(table2: Table) -> Figure:
     figure, axes = plotting.figure(2, 4, size=(plotting.PAGE_WIDTH, 3.8), sharey="row", sharex="col")
     for row, (column, label) in enumerate(
         {"paper_mnist_train": "MNIST train, %", "paper_cifar10_train": "CIFAR-10 train, %"}.items()
@@ -183,7 +183,7 @@ def table2(table: Table) -> Figure:
         for side, (quantity, title) in enumerate(PROPERTIES.items()):
             panel = axes[row, side]
             for name, look in plotting.looks(PAPER_ACTIVATIONS).items():
-                point = table.frame[table.frame.function == name]
+                point = table2.frame[table2.frame.function == name]
                 panel.plot(
                     point[quantity], point[column], look.marker, color=look.color, label=LABELS[name], markersize=5
                 )

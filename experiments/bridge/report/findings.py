@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ import pandas as pd
 from bsnn.activations import PAPER_ACTIVATIONS
 from bsnn.results.markdown import table as markdown_table
 from bsnn.results.ranks import rank_test
-from bsnn.results.section import Parts
 from bsnn.results.tables import Table
 from bsnn.shrinkage.bounds import shrinkage_bound
 from experiments.bridge.report.figures import LABELS, LAWS, VARIANTS, share_constant
@@ -36,25 +35,8 @@ OUTCOMES = {
 }
 
 
-def findings(parts: Parts) -> Sequence[str]:
-    found = []
-    if (theory := parts["meanfield"]) is not None and (decay := parts["decay"]) is not None:
-        found += [cost(theory, decay, parts["table2"]), plain(theory)]
-        if (finite := parts["correlation"]) is not None:
-            found.append(finite_width(theory, finite))
-    if (trained := parts["trained"]) is not None:
-        found.append(training(trained))
-    if (narrow := parts["narrow"]) is not None:
-        found.append(narrow_networks(narrow))
-    if (fitted := parts["fitted"]) is not None:
-        found.append(collapse(fitted))
-    if (table2 := parts["table2"]) is not None:
-        found.append(ranking(table2))
-    return [f"**{number}.** {text}" for number, text in enumerate(found, start=1)]
-
-
-def cost(theory: Table, decay: Table, table2: Table | None) -> str:
-    last = at_end(theory.frame, gpn=True)
+def cost(meanfield: Table, decay: Table, table2: Table | None = None) -> str:
+    last = at_end(meanfield.frame, gpn=True)
     depth = int(last.layer.iloc[0])
     laws = decay.frame.drop_duplicates("function").set_index("function")
     shared = None if table2 is None else table2.frame.set_index("function").mean_square
@@ -83,8 +65,8 @@ def cost(theory: Table, decay: Table, table2: Table | None) -> str:
     )
 
 
-def plain(theory: Table) -> str:
-    first, last = (at_end(theory.frame, gpn=value) for value in (False, True))
+def plain(meanfield: Table) -> str:
+    first, last = (at_end(meanfield.frame, gpn=value) for value in (False, True))
     depth = int(first.layer.iloc[0])
     rows = [
         [
@@ -111,12 +93,12 @@ def plain(theory: Table) -> str:
     )
 
 
-def finite_width(theory: Table, finite: Table) -> str:
-    sizes = finite.config["sizes"]["correlation"]
-    frame = finite.frame
+def finite_width(meanfield: Table, correlation: Table) -> str:
+    sizes = correlation.config["sizes"]["correlation"]
+    frame = correlation.frame
     zero = float(frame.rho_0.iloc[(frame.rho_0).abs().argmin()])
     last = frame[(frame.layer == frame.layer.max()) & frame.gpn & (frame.rho_0 == zero)]
-    expected = at_end(theory.frame, gpn=True).gap
+    expected = at_end(meanfield.frame, gpn=True).gap
     rows = []
     for name in PAPER_ACTIVATIONS:
         cells = []

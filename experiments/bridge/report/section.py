@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from bsnn.results.section import Drawing, Parts, Section, publish
-from bsnn.results.statements import Statement
-from experiments.bridge.report import figures
-from experiments.bridge.report.findings import findings
-from experiments.bridge.report.rules import narrow_statements, training_statements
-from experiments.bridge.report.rules_width import width_statements
+from bsnn.results.section import Drawing, Section, publish
+from experiments.bridge.report import figures, findings, rules, rules_width
 
 OPENING = """
 A GPN function has E phi^2 = E phi'^2 = 1, so the map of correlations P(rho) = C[phi|rho] has P(1) = P'(1) = 1: a GPN
@@ -24,10 +18,6 @@ rho is the cosine of two inputs' pre-activations, not centred; *gap* is 1 - rho.
 """
 
 
-def statements(parts: Parts) -> Sequence[Statement]:
-    return [*width_statements(parts), *training_statements(parts), *narrow_statements(parts)]
-
-
 SECTION = Section(
     study="bridge",
     title="GPN networks under the other papers' lenses",
@@ -35,7 +25,6 @@ SECTION = Section(
     parts=("meanfield", "decay", "correlation", "trained", "narrow", "fitted", "table2"),
     drawings={
         "correlation": Drawing(
-            ("meanfield", "correlation"),
             "1 - rho of two inputs that start orthogonal, against depth: GPN (full lines and symbols) and plain "
             "(dashed) in infinite width, GPN at finite width with three laws of the weights (mean of the draws; bars: "
             "one standard deviation, cut off below at a quarter of the mean), and Theorem 1's bound for the GPN "
@@ -43,38 +32,41 @@ SECTION = Section(
             figures.correlation,
         ),
         "tradeoff": Drawing(
-            ("meanfield",),
             "What plain functions do instead of shrinking (infinite width): (a) 1 - rho from rho = 0, (b) the sum of "
             "Theorem 1's terms, how nonlinear the network is, (c) the squared gain of gradients. Grey: the GPN "
             "functions' range.",
             figures.tradeoff,
         ),
         "trained": Drawing(
-            ("trained",),
             "1 - rho of pairs of MNIST test images by layer, before training (grey) and after (black): two classes "
             "(full) and one class (dotted); mean over pairs and seeds. Top: plain, bottom: GPN, both with the row-norm "
             "constraint as in Table 2. The number is the test accuracy after training.",
             figures.trained,
         ),
         "narrow": Drawing(
-            ("narrow",),
             "Narrow random GPN networks, Haar-uniform weights: median share of the signal that still depends on the "
             "input (variation), by depth and width.",
             figures.narrow,
         ),
         "fitted": Drawing(
-            ("fitted",),
             "Narrow networks trained on |x|: share that ends as a constant.",
             figures.fitted,
         ),
         "table2": Drawing(
-            ("table2",),
             "Accuracy of the GPN functions (no batch norm) in the paper's Table 2 against four of their properties.",
             figures.table2,
         ),
     },
-    statements=statements,
-    findings=findings,
+    rules=(rules_width.rules, rules.rules),
+    findings=(
+        findings.cost,
+        findings.plain,
+        findings.finite_width,
+        findings.training,
+        findings.narrow_networks,
+        findings.collapse,
+        findings.ranking,
+    ),
     differences=(
         "This study has no source of its own: conf/bridge/paper.yaml holds sizes that we chose (trained: those of the "
         "BSNN paper's Table 2).",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,25 +10,9 @@ import pandas as pd
 from bsnn.collapse import probability as collapse
 from bsnn.collapse.fate import TARGETS
 from bsnn.results.markdown import table as markdown_table
-from bsnn.results.section import Parts
-from experiments.collapse.report.rules import off, percent, share
+from experiments.collapse.report.rules import percent, share
+from experiments.collapse.report.rules_random import off
 from experiments.collapse.training import DEPTH, METHODS
-
-
-def findings(parts: Parts) -> Sequence[str]:
-    frames = {part: table.frame for part, table in parts.items() if table is not None}
-    texts = []
-    for needs, say in (
-        (("probability", "chain"), theorem_10),
-        (("probability",), bounds),
-        (("targets",), two_dimensions),
-        (("targets",), in_training),
-        (("length",), spread),
-        (("remedies",), remedies),
-    ):
-        if all(part in frames for part in needs):
-            texts.append(say(*(frames[part] for part in needs)))
-    return texts
 
 
 def theorem_10(probability: pd.DataFrame, chain: pd.DataFrame) -> str:
@@ -134,11 +117,11 @@ def spread(length: pd.DataFrame) -> str:
     )
 
 
-def remedies(table: pd.DataFrame) -> str:
+def remedies(remedies: pd.DataFrame) -> str:
     rows = []
     for method in METHODS:
-        for name in table.target.unique():
-            runs = table[(table.method == method) & (table.target == name)]
+        for name in remedies.target.unique():
+            runs = remedies[(remedies.method == method) & (remedies.target == name)]
             counts = [share(runs.outcome == kind) for kind in ("constant", "partial", "approximates")]
             error = np.quantile(runs.error, [0.1, 0.5, 0.9])
             quantiles = "/".join(f"{value:.2g}" for value in error)

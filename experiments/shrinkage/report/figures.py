@@ -42,11 +42,11 @@ def phases(maps: Table) -> Figure:
     return figure
 
 
-def fig1(table: Table) -> Figure:
-    frame = table.frame
+def fig1(fig1: Table) -> Figure:
+    frame = fig1.frame
     depths = sorted(frame.depth.unique())
     figure, axes = plotting.figure(2, len(depths), size=(plotting.PAGE_WIDTH, 4.4), sharex=True, sharey="row")
-    width = table.config["sizes"]["fig1"]["width"]
+    width = fig1.config["sizes"]["fig1"]["width"]
     for row, (phase, chosen) in enumerate(frame.groupby("phase", sort=False)):
         for panel, depth in zip(axes[row], depths, strict=True):
             every = chosen[chosen.depth == depth]
@@ -98,14 +98,14 @@ def _shrinkage(panel: Axes, frame: pd.DataFrame, column: str, width: int) -> Non
     panel.set_yscale("log")
 
 
-def fig3(table: Table) -> Figure:
+def fig3(fig3: Table) -> Figure:
     figure, axes = plotting.figure(3, 2, size=(plotting.PAGE_WIDTH, 6.6), sharex=True)
     names = {"correlation": r"$1 - \rho_l$", "jacobian": r"singular values of $\partial z_l / \partial z_0$"}
     names["gradient"] = r"$\|\partial E / \partial W_l\|_F$"
     for column, phase in enumerate(("critical", "chaotic")):
         for row, quantity in enumerate(names):
             panel = axes[row, column]
-            one = table.frame[(table.frame.phase == phase) & (table.frame.quantity == quantity)]
+            one = fig3.frame[(fig3.frame.phase == phase) & (fig3.frame.quantity == quantity)]
             (_jacobian if quantity == "jacobian" else _curves)(panel, one)
             title = {"correlation": "correlations", "jacobian": "Jacobian", "gradient": "gradients"}[quantity]
             panel.set_title(f"({'abcdef'[2 * row + column]})  {title}, {phase}", loc="left")
@@ -167,8 +167,8 @@ def _jacobian(panel: Axes, frame: pd.DataFrame) -> None:
     panel.set_ylim(bottom=1e-7)
 
 
-def residual(table: Table) -> Figure:
-    frame = table.frame
+def residual(residual: Table) -> Figure:
+    frame = residual.frame
     sigmas = sorted(frame.sigma.unique())
     figure, axes = plotting.figure(2, 2, size=(plotting.PAGE_WIDTH, 4.6), sharex=True)
     shades = dict(zip(sigmas, (BOUND, FOUND, MEASURED), strict=False))
@@ -204,8 +204,8 @@ LEGEND: dict[str, Any] = {
 }
 
 
-def fig4(table: Table) -> Figure:
-    frame = table.frame
+def fig4(fig4: Table) -> Figure:
+    frame = fig4.frame
     first, final = block_layers(frame)
     figure, axes = plotting.figure(1, 3, size=(plotting.PAGE_WIDTH, 3.1))
     shrinkage, displacement, learning = axes[0]

@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from bsnn.results.markdown import table as markdown_table
-from bsnn.results.section import Parts
 from experiments.shrinkage.report.columns import last
-from experiments.shrinkage.report.rules import skimming_error
-
-
-def findings(parts: Parts) -> Sequence[str]:
-    found = []
-    for needed, tell in (
-        (("maps",), constants),
-        (("bounds", "depth"), looseness),
-        (("depth",), farthest_pairs),
-        (("fig1",), fluctuations),
-        (("fig3",), operator_norm),
-        (("residual", "bounds"), theorem_2),
-        (("fig4",), skimming),
-    ):
-        frames = [table.frame for table in (parts[part] for part in needed) if table is not None]
-        if len(frames) == len(needed):
-            found += tell(*frames)
-    return found
+from experiments.shrinkage.report.rules_networks import skimming_error
 
 
 def constants(maps: pd.DataFrame) -> list[str]:

@@ -5,30 +5,8 @@ python -m experiments.shrinkage.report results/quick
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import pandas as pd
-
-from bsnn.results.section import Drawing, Parts, Section, publish
-from bsnn.results.statements import Statement
-from bsnn.results.tables import Table
-from experiments.shrinkage.report import figures
-from experiments.shrinkage.report.findings import findings
-from experiments.shrinkage.report.rules import RULES, Measured
-
-
-def statements(parts: Parts) -> Sequence[Statement]:
-    return [Statement(source, says, *_measured(judge, parts[part], rule)) for source, says, rule, part, judge in RULES]
-
-
-def _measured(
-    judge: Callable[[pd.DataFrame], Measured], table: Table | None, rule: str
-) -> tuple[str, str, bool | None]:
-    if table is None:
-        return "", rule, None
-    measured, agrees = judge(table.frame)
-    return measured, rule, bool(agrees)
-
+from bsnn.results.section import Drawing, Section, publish
+from experiments.shrinkage.report import figures, findings, rules, rules_depth, rules_networks
 
 SECTION = Section(
     study="shrinkage",
@@ -42,39 +20,41 @@ SECTION = Section(
     parts=("maps", "bounds", "fig1", "depth", "slope", "fig3", "residual", "fig4"),
     drawings={
         "phases": Drawing(
-            ("maps",),
             "Infinite width: 1 - rho (ordered, critical) and |rho - rho_fp| (chaotic) of orthogonal inputs by layer.",
             figures.phases,
         ),
         "fig1": Drawing(
-            ("fig1",),
             "Output against input correlation, critical erf (the source's Figure 1): measured, infinite width, and "
             "remark 2's bound, which holds for |rho_0|.",
             figures.fig1,
         ),
         "fig2": Drawing(
-            ("depth", "slope"),
             "1 - rho against depth and against leaky ReLU's slope (the source's Figure 2; erf is ours).",
             figures.fig2,
         ),
         "fig3": Drawing(
-            ("fig3",),
             "Critical against chaotic erf (the source's Figure 3). One line a draw.",
             figures.fig3,
         ),
         "residual": Drawing(
-            ("residual",),
             "Residual networks: 1 - rho and the squared gain of a small difference by block, with Theorem 2's bound.",
             figures.residual,
         ),
         "fig4": Drawing(
-            ("fig4",),
             "The full network against its skimmed version on MNIST (the source's Figure 4). Grey: the block.",
             figures.fig4,
         ),
     },
-    statements=statements,
-    findings=findings,
+    rules=(rules.rules, rules_depth.rules, rules_networks.rules),
+    findings=(
+        findings.constants,
+        findings.looseness,
+        findings.farthest_pairs,
+        findings.fluctuations,
+        findings.operator_norm,
+        findings.theorem_2,
+        findings.skimming,
+    ),
     differences=(
         "Depth counts the layers after the embedding, which is linear and adds nothing to the sums; the source counts "
         "it.",

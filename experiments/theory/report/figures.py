@@ -78,8 +78,8 @@ def coefficients(hermite: Table, constants: Table) -> Figure:
     return figure
 
 
-def lemma3(table: Table) -> Figure:
-    frame = table.frame[table.frame.bound > 0]
+def lemma3(lemma3: Table) -> Figure:
+    frame = lemma3.frame[lemma3.frame.bound > 0]
     ratio = (frame.below + frame.above) / frame.bound
     figure, axes = plotting.figure(1, 1, size=(5.2, 3.4))
     panel = axes[0, 0]
@@ -100,8 +100,8 @@ def lemma3(table: Table) -> Figure:
     return figure
 
 
-def shell(table: Table) -> Figure:
-    gpn = table.frame[table.frame.gpn & (table.frame.route == "sphere")]
+def shell(shell: Table) -> Figure:
+    gpn = shell.frame[shell.frame.gpn & (shell.frame.route == "sphere")]
     out = "out_0.1" if "out_0.1" in gpn.columns else outs(gpn)[0]
     figure, axes = plotting.figure(2, 2, size=(plotting.PAGE_WIDTH, 5.2), sharex=True)
     cases = {"forward": "forward", "backward": "backward, $|y_i| = 1$"}
@@ -140,8 +140,8 @@ def shell(table: Table) -> Figure:
     return figure
 
 
-def depth(table: Table) -> Figure:
-    frame = table.frame
+def depth(depth: Table) -> Figure:
+    frame = depth.frame
     widest = frame[frame.width == frame.width.max()]
     figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 3.4))
     titles = ("b as in Table 1", "the other root b")
@@ -163,8 +163,8 @@ def depth(table: Table) -> Figure:
     return figure
 
 
-def lemma5(table: Table) -> Figure:
-    frame = table.frame
+def lemma5(lemma5: Table) -> Figure:
+    frame = lemma5.frame
     figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 3.3), sharex=True)
     panel = axes[0, 0]
     for name, look in plotting.looks(paper.ACTIVATIONS).items():
@@ -196,19 +196,19 @@ def lemma5(table: Table) -> Figure:
     return figure
 
 
-def talk(norms: Table, histogram: Table) -> Figure:
+def talk(talk: Table, histogram: Table) -> Figure:
     figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 3.2))
     panel = axes[0, 0]
-    panel.plot(norms.frame.z_norm, norms.frame.f_norm, "o", color="#0072B2", markersize=2, alpha=0.5, label="ours")
+    panel.plot(talk.frame.z_norm, talk.frame.f_norm, "o", color="#0072B2", markersize=2, alpha=0.5, label="ours")
     panel.plot(
         *PRINTED_NORMS.T, "X", color="#D55E00", markersize=8, markeredgecolor="white", label="printed in the talk"
     )
-    width = norms.config["sizes"]["talk"]["width"]
-    ends = norms.frame.z_norm.agg(["min", "max"]).to_numpy()
+    width = talk.config["sizes"]["talk"]["width"]
+    ends = talk.frame.z_norm.agg(["min", "max"]).to_numpy()
     panel.plot(ends, ends, color=plotting.GREY, linewidth=0.8)
     panel.set_xlabel(r"$\|z\|_2$")
     panel.set_ylabel(r"$\|f(z)\|_2$")
-    panel.set_title(f"(a)  Tanh-GPN, $d = {width}$, n = {len(norms.frame)}", loc="left")
+    panel.set_title(f"(a)  Tanh-GPN, $d = {width}$, n = {len(talk.frame)}", loc="left")
     panel.legend(loc="upper left", handletextpad=0.3)
     panel = axes[0, 1]
     rows = histogram.frame[histogram.frame.source == "polar factor"]

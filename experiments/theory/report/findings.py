@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from bsnn import paper
 from bsnn.results.markdown import table
-from bsnn.results.section import Parts
 from bsnn.theory.concentration import LEMMA_3_CONSTANT
 from experiments.theory.report.columns import PAPER_ROOTS, exponent, gaussian_functions, norm_ratios, outs, paper_root
-
-
-def findings(parts: Parts) -> Sequence[str]:
-    found: list[str] = []
-    for needed, tell in FINDINGS:
-        tables = [parts[part] for part in needed]
-        if all(one is not None for one in tables):
-            found += tell(*(one.frame for one in tables if one is not None))
-    return found
 
 
 def lemma_3(lemma3: pd.DataFrame) -> list[str]:
@@ -222,13 +211,3 @@ def normal_vectors(lemma6: pd.DataFrame) -> list[str]:
         "d does this vanish. That costs the term c_2^2 of the variance above: with Gaussian x the norm varies more "
         "than with x on the shell."
     ]
-
-
-FINDINGS: tuple[tuple[tuple[str, ...], Callable[..., list[str]]], ...] = (
-    (("lemma3",), lemma_3),
-    (("lemma5",), lemma_5),
-    (("shell",), shell_laws),
-    (("constants", "depth", "gradient"), roots),
-    (("constants", "gradient"), stability),
-    (("lemma6",), normal_vectors),
-)

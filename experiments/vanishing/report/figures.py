@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from bsnn import plotting
 from bsnn.plotting import FALLBACKS, GREY, LOOKS, LogRange
 from bsnn.results.tables import Table
-from bsnn.vanishing import quadratic
+from bsnn.vanishing import quadratic as descent
 from experiments.vanishing.report.runs import METHOD_NAMES, best_runs, floors_of, last_tenth
 
 SCALES = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000")
@@ -40,12 +40,12 @@ METHOD_LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def talk(table: Table) -> Figure:
+def talk(talk: Table) -> Figure:
     figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 3.0))
-    gradients = LogRange.of([table.frame.gradient.to_numpy()])
-    looks = dict(zip(table.frame.weights.unique(), FALLBACKS, strict=False))
+    gradients = LogRange.of([talk.frame.gradient.to_numpy()])
+    looks = dict(zip(talk.frame.weights.unique(), FALLBACKS, strict=False))
     for weights, look in looks.items():
-        chosen = table.frame[table.frame.weights == weights].set_index("layer")
+        chosen = talk.frame[talk.frame.weights == weights].set_index("layer")
         name = "orthogonal, sigmoid-GPN" if weights == "gpn" else rf"$N(0, {float(weights) ** 2:g}\,I)$"
         for panel, column in zip(axes[0], ("gradient", "signal"), strict=True):
             for _, one in chosen.groupby("draw"):
@@ -56,7 +56,7 @@ def talk(table: Table) -> Figure:
         predicted = chosen.predicted.groupby("layer").first()
         axes[0, 0].plot(predicted.index, last * predicted, "--", color="black", linewidth=0.8)
     gradients.mark(axes[0, 0])
-    axes[0, 1].set_ylim(0, 1.15 * table.frame.signal.max())
+    axes[0, 1].set_ylim(0, 1.15 * talk.frame.signal.max())
     axes[0, 0].plot([], [], "--", color="black", linewidth=0.8, label=r"width $\to\infty$")
     _label_norms(axes[0])
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -72,28 +72,28 @@ def _label_norms(panels: Sequence[Axes]) -> None:
     panels[1].set_ylabel(r"mean of $\|x^{(l)}\|_2 / \sqrt{d}$")
 
 
-def selu(table: Table) -> Figure:
+def selu(selu: Table) -> Figure:
     figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 2.8))
     for gpn, color in ((False, GREY), (True, LOOKS["selu"].color)):
-        chosen = table.frame[table.frame.gpn == gpn]
+        chosen = selu.frame[selu.frame.gpn == gpn]
         look: Any = {"color": color, "linewidth": 1.0, "linestyle": "-" if gpn else "--"}
         for draw, one in chosen.groupby("draw"):
             name = ("SELU-GPN" if gpn else "SELU") if draw == chosen.draw.min() else None
             axes[0, 0].plot(one.layer, one.gradient, label=name, **look)
             axes[0, 1].plot(one.layer, one.signal, **look)
-    LogRange.of([table.frame.gradient.to_numpy()]).mark(axes[0, 0])
-    axes[0, 1].set_ylim(0, 1.15 * table.frame.signal.max())
+    LogRange.of([selu.frame.gradient.to_numpy()]).mark(axes[0, 0])
+    axes[0, 1].set_ylim(0, 1.15 * selu.frame.signal.max())
     _label_norms(axes[0])
     axes[0, 0].legend()
     return figure
 
 
-def chain(table: Table) -> Figure:
-    functions = list(table.frame.function.unique())
+def chain(chain: Table) -> Figure:
+    functions = list(chain.frame.function.unique())
     figure, axes = plotting.figure(2, len(functions), size=(plotting.PAGE_WIDTH, 4.6), sharex=True, sharey="row")
     for row, law in enumerate(("fixed", "random")):
         for panel, function in zip(axes[row], functions, strict=True):
-            chosen = table.frame[(table.frame.law == law) & (table.frame.function == function)]
+            chosen = chain.frame[(chain.frame.law == law) & (chain.frame.function == function)]
             for number, (scale, one) in enumerate(chosen.groupby("scale")):
                 color, name = SCALES[number * 2 % len(SCALES)], rf"$w_l = {scale:g}$"
                 if law == "random":
@@ -118,15 +118,15 @@ def _tell_survivors(panel: Axes, chosen: pd.DataFrame) -> None:
     panel.text(0.97, 0.06, text, transform=panel.transAxes, ha="right", va="bottom", fontsize=6.5, color=GREY)
 
 
-def factors(table: Table) -> Figure:
-    functions = list(table.frame.function.unique())
-    kinds = [("fixed", table.frame.scale.min()), ("random", table.frame.scale.min())]
+def factors(factors: Table) -> Figure:
+    functions = list(factors.frame.function.unique())
+    kinds = [("fixed", factors.frame.scale.min()), ("random", factors.frame.scale.min())]
     figure, axes = plotting.figure(2, len(functions), size=(plotting.PAGE_WIDTH, 4.4), sharex=True)
-    products = LogRange.of([table.frame[["derivative", "autograd"]].abs().to_numpy()])
-    single = LogRange.of([table.frame[["slope", "w"]].abs().to_numpy()])
+    products = LogRange.of([factors.frame[["derivative", "autograd"]].abs().to_numpy()])
+    single = LogRange.of([factors.frame[["slope", "w"]].abs().to_numpy()])
     for side, function in enumerate(functions):
         for (law, scale), color in zip(kinds, ("#0072B2", "#D55E00"), strict=True):
-            chosen = table.frame[table.frame.function == function]
+            chosen = factors.frame[factors.frame.function == function]
             one = chosen[(chosen.law == law) & (chosen.scale == scale)]
             name = rf"$w_l = {scale:g}$" if law == "fixed" else rf"$w_l \sim N(0, {scale:g}^2)$"
             place = single.place(one.slope.to_numpy())
@@ -152,14 +152,14 @@ def factors(table: Table) -> Figure:
     return figure
 
 
-def quadratic_steps(table: Table) -> Figure:
-    settings = table.config["sizes"]["quadratic"]
+def quadratic_steps(quadratic: Table) -> Figure:
+    settings = quadratic.config["sizes"]["quadratic"]
     figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 3.0), width_ratios=(1.7, 1))
-    exact = table.frame[table.frame.s == quadratic.EXACT]
+    exact = quadratic.frame[quadratic.frame.s == descent.EXACT]
     left, right = axes[0]
     for number, (condition, one) in enumerate(exact.groupby("condition")):
         color = SCALES[number % len(SCALES)]
-        limit = quadratic.threshold((1 / float(condition), 1.0))  # type: ignore[arg-type]
+        limit = descent.threshold((1 / float(condition), 1.0))  # type: ignore[arg-type]
         grid, best = one[one.special.isna()].sort_values("eta"), one[one.special == "best"]
         curve = pd.concat([grid, best]).sort_values("eta")
         curve = curve[curve.steps_bound <= settings["most"]]
@@ -180,7 +180,7 @@ def quadratic_steps(table: Table) -> Figure:
     left.set_ylabel(rf"steps to $\|\theta\| / \|\theta_0\| \leq$ {settings['tolerance']:g}")
     left.legend(loc="lower left", fontsize=6.5)
     kappas = np.geomspace(1.05, exact.condition.max(), 100)
-    steps = [quadratic.steps_to(settings["tolerance"], (kappa - 1) / (kappa + 1)) for kappa in kappas]
+    steps = [descent.steps_to(settings["tolerance"], (kappa - 1) / (kappa + 1)) for kappa in kappas]
     right.plot(kappas, steps, color=GREY, linewidth=1.0, label=r"$\rho = (\kappa - 1)/(\kappa + 1)$")
     right.set_xscale("log")
     right.set_yscale("log")
@@ -190,10 +190,10 @@ def quadratic_steps(table: Table) -> Figure:
     return figure
 
 
-def paths(table: Table) -> Figure:
+def paths(paths: Table) -> Figure:
     figure, axes = plotting.figure(1, 3, size=(plotting.PAGE_WIDTH, 2.9))
-    gradient = table.frame[table.frame.rule == "gradient"]
-    limit = quadratic.threshold(quadratic.TALK_EIGENVALUES)
+    gradient = paths.frame[paths.frame.rule == "gradient"]
+    limit = descent.threshold(descent.TALK_EIGENVALUES)
     for number, (eta, one) in enumerate(gradient.groupby("eta")):
         color = SCALES[2 * number % len(SCALES)]
         if float(eta) > limit:  # type: ignore[arg-type]
@@ -202,7 +202,7 @@ def paths(table: Table) -> Figure:
         axes[0, 0].plot(one.theta_1, one.theta_2, ".-", color=color, linewidth=0.7, markersize=3, label=name)
     axes[0, 0].set_ylim(-1.6, 2.9)  # the legend's place is above
     axes[0, 0].set_title("gradient descent", loc="left")
-    normalised = table.frame[table.frame.rule == "normalised"]
+    normalised = paths.frame[paths.frame.rule == "normalised"]
     fixed = normalised[normalised.decades == 0]
     for number, (eta, one) in enumerate(fixed.groupby("eta")):
         color = SCALES[2 * number % len(SCALES)]
@@ -229,11 +229,11 @@ def paths(table: Table) -> Figure:
     return figure
 
 
-def deep(table: Table) -> Figure:
+def deep(deep: Table) -> Figure:
     figure, axes = plotting.figure(1, 3, size=(plotting.PAGE_WIDTH, 2.9))
     left, middle, right = axes[0]
-    normalised = table.frame[table.frame.rule == "normalised"]
-    ends = last_tenth(table.frame, ["rule", "decades", "eta"])
+    normalised = deep.frame[deep.frame.rule == "normalised"]
+    ends = last_tenth(deep.frame, ["rule", "decades", "eta"])
     scale = LogRange.of([normalised.loss.tolist(), ends.tolist()])
     for number, (eta, one) in enumerate(normalised.groupby("eta")):
         look: Any = {"color": SCALES[2 * number % 7], "label": rf"$\eta = {eta:g}$"}
@@ -259,10 +259,10 @@ def deep(table: Table) -> Figure:
     return figure
 
 
-def tricks(table: Table) -> Figure:
-    functions = list(table.frame.function.unique())
+def tricks(tricks: Table) -> Figure:
+    functions = list(tricks.frame.function.unique())
     figure, axes = plotting.figure(2, len(functions), size=(plotting.PAGE_WIDTH, 5.0), sharex=True)
-    chosen = best_runs(table.frame)
+    chosen = best_runs(tricks.frame)
     for side, function in enumerate(functions):
         of_function = chosen[chosen.function == function]
         diverged = sorted(of_function[of_function.loss.isna() | np.isinf(of_function.loss)].method.unique())

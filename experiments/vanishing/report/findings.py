@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from bsnn.results.markdown import table as markdown_table
-from bsnn.results.section import Parts
 from bsnn.results.tables import Table
 from experiments.vanishing.report.rules import first_to_last
 from experiments.vanishing.report.runs import METHOD_NAMES, floors_of, last_tenth, seeds, summary
@@ -18,20 +16,11 @@ RELU_SHORTCUT = 1.47374
 """Growth of a ReLU network's signal by a shortcut, a layer (tests/vanishing/test_tricks.py derives it)."""
 
 
-def findings(parts: Parts) -> Sequence[str]:
-    told = []
-    for part, tell in TOLD.items():
-        found = parts[part]
-        if found is not None:
-            told += tell(found)
-    return told
-
-
-def told_of_talk(table: Table) -> list[str]:
-    ratios, _ = first_to_last(table.frame, "0.01")
-    gpn, _ = first_to_last(table.frame, "gpn")
-    predicted = table.frame[table.frame.layer == 1].groupby(table.frame.weights.astype(str)).predicted.first()
-    measured = {name: np.exp(np.log(first_to_last(table.frame, name)[0]).mean()) for name in predicted.index}
+def talk(talk: Table) -> list[str]:
+    ratios, _ = first_to_last(talk.frame, "0.01")
+    gpn, _ = first_to_last(talk.frame, "gpn")
+    predicted = talk.frame[talk.frame.layer == 1].groupby(talk.frame.weights.astype(str)).predicted.first()
+    measured = {name: np.exp(np.log(first_to_last(talk.frame, name)[0]).mean()) for name in predicted.index}
     rows = [
         [f"{'orthogonal, sigmoid-GPN' if name == 'gpn' else f'N(0, {float(name) ** 2:g} I)'}",
          f"{measured[name]:.4g}", f"{predicted[name]:.4g}"]
@@ -47,15 +36,15 @@ def told_of_talk(table: Table) -> list[str]:
     ]
 
 
-def told_of_chain(table: Table) -> list[str]:
-    frame = table.frame[(table.frame.law == "random") & (table.frame.scale == 1.0)]
+def chain(chain: Table) -> list[str]:
+    frame = chain.frame[(chain.frame.law == "random") & (chain.frame.scale == 1.0)]
     relu = frame[frame.function == "relu"].set_index("depth").vanished
     depths = [depth for depth in (1, 2, 5, 10, 20, 50) if depth in relu.index]
     rows = [[depth, f"{relu[depth]:.4f}", f"{1 - 2.0**-depth:.4f}"] for depth in depths]
-    deepest = table.frame[table.frame.depth == table.frame.depth.max()]
+    deepest = chain.frame[chain.frame.depth == chain.frame.depth.max()]
     tanh = deepest[(deepest.function == "tanh") & (deepest.scale == 1.0)].set_index("law")
     share = tanh.weights["random"] / (tanh.weights["random"] + tanh.slopes["random"])
-    one = table.frame[(table.frame.function == "tanh") & (table.frame.law == "fixed") & (table.frame.scale == 1.0)]
+    one = chain.frame[(chain.frame.function == "tanh") & (chain.frame.law == "fixed") & (chain.frame.scale == 1.0)]
     late = one[one.depth >= one.depth.max() / 5]
     exponent = np.polyfit(np.log10(late.depth), late.slopes, 1)[0]
     return [
@@ -70,12 +59,12 @@ def told_of_chain(table: Table) -> list[str]:
     ]
 
 
-def told_of_quadratic(table: Table) -> list[str]:
-    frame = table.frame[table.frame.special.isna() & np.isfinite(table.frame.steps)]
+def quadratic(quadratic: Table) -> list[str]:
+    frame = quadratic.frame[quadratic.frame.special.isna() & np.isfinite(quadratic.frame.steps)]
     late = (frame.steps - frame.steps_bound).max()
     long = frame[frame.steps_bound >= 100]
     early = (1 - long.steps / long.steps_bound).max() if len(long) else 0.0
-    above = table.frame[table.frame.special == "above the threshold"]
+    above = quadratic.frame[quadratic.frame.special == "above the threshold"]
     return [
         f"**theta^T Q theta.** Steps needed, by running it in turned coordinates, against the bound log(tolerance) / "
         f"log rho: at most {late:.0f} later, and where it takes 100 steps or more at most {early:.1%} earlier "
@@ -86,8 +75,8 @@ def told_of_quadratic(table: Table) -> list[str]:
     ]
 
 
-def told_of_paths(table: Table) -> list[str]:
-    frame = table.frame[table.frame.rule == "normalised"]
+def paths(paths: Table) -> list[str]:
+    frame = paths.frame[paths.frame.rule == "normalised"]
     rows = []
     for decades in sorted(frame.decades.unique()):
         floors = floors_of(frame, decades)
@@ -100,8 +89,8 @@ def told_of_paths(table: Table) -> list[str]:
     ]
 
 
-def told_of_deep(table: Table) -> list[str]:
-    frame = table.frame
+def deep(deep: Table) -> list[str]:
+    frame = deep.frame
     ends = last_tenth(frame[frame.rule == "normalised"], ["decades", "eta"]).unstack("eta")
     rows = [
         ["fixed" if decades == 0 else f"{decades:g} decades", *(f"{value:.2g}" for value in row)]
@@ -109,7 +98,7 @@ def told_of_deep(table: Table) -> list[str]:
     ]
     others = {rule: last_tenth(frame[frame.rule == rule], ["eta"]) for rule in ("constrained", "gradient")}
     told = [", ".join(f"{value:.2g} at {eta:g}" for eta, value in found.items()) for found in others.values()]
-    sizes = table.config["sizes"]["deep"]
+    sizes = deep.config["sizes"]["deep"]
     return [
         f"**The simple solution on a Tanh network of depth {sizes['depth']} and width {sizes['width']}** "
         f"({sizes['images']} MNIST images, all of them at every one of {sizes['steps']} steps, squared error): loss "
@@ -119,10 +108,10 @@ def told_of_deep(table: Table) -> list[str]:
     ]
 
 
-def told_of_tricks(table: Table) -> list[str]:
-    found = summary(table.frame)
+def tricks(tricks: Table) -> list[str]:
+    found = summary(tricks.frame)
     rows = []
-    for function in table.frame.function.unique():
+    for function in tricks.frame.function.unique():
         for method in METHOD_NAMES:
             one = found.loc[(method, function)]
             accuracies = [f"{one.train:.1f}", f"{one.test:.1f} ± {one.se:.1f}"]
@@ -133,16 +122,16 @@ def told_of_tricks(table: Table) -> list[str]:
             rows.append([function, METHOD_NAMES[method], rate, f"{one.loss:.3g}", *accuracies, *norms])
     head = ["function", "method", "best rate", "loss, last tenth", "train %", "test %", "ratio at the start",
             "largest norm", "ratio at the end"]  # fmt: skip
-    sizes = table.config["sizes"]["tricks"]
+    sizes = tricks.config["sizes"]["tricks"]
     depth = sizes["depth"]
     ranks = []
-    for function in table.frame.function.unique():
+    for function in tricks.frame.function.unique():
         order = found.xs(function, level="function").loss.sort_values()
         better = [METHOD_NAMES[method] for method in order.index[order < order["gpn"]]]
         ranks.append(f"{function}: {', '.join(better) or 'none'}")
     texts = [
         f"**The tricks against GPN at equal steps**: depth {depth}, width {sizes['width']}, {sizes['steps']} steps of "
-        f"64 MNIST images, {seeds(table.frame)}. Each method at the rate of the lowest training loss over the last "
+        f"64 MNIST images, {seeds(tricks.frame)}. Each method at the rate of the lowest training loss over the last "
         "tenth of the steps (edge: the smallest or largest tried). Ratio: max / min over layers of ||dE/dV||_F.",
         markdown_table(head, rows),
         f"Methods that end with a lower training loss than GPN with plain SGD: {'; '.join(ranks)}.",
@@ -161,13 +150,3 @@ def told_of_tricks(table: Table) -> list[str]:
             "them, and clipping only makes gradients smaller. Equal gradients are not yet gradients that train."
         )
     return texts
-
-
-TOLD: dict[str, Callable[[Table], list[str]]] = {
-    "talk": told_of_talk,
-    "chain": told_of_chain,
-    "quadratic": told_of_quadratic,
-    "paths": told_of_paths,
-    "deep": told_of_deep,
-    "tricks": told_of_tricks,
-}

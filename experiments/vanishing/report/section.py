@@ -8,9 +8,7 @@ Reads results/<budget>/vanishing/*.csv and .json; writes figures, statements.csv
 from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
-from experiments.vanishing.report import figures
-from experiments.vanishing.report.findings import findings
-from experiments.vanishing.report.rules import statements
+from experiments.vanishing.report import figures, findings, rules, rules_descent
 
 SECTION = Section(
     study="vanishing",
@@ -21,42 +19,43 @@ SECTION = Section(
     parts=("talk", "selu", "chain", "factors", "quadratic", "paths", "deep", "tricks"),
     drawings={
         "talk": Drawing(
-            ("talk",),
             "The talk's sigmoid network: gradient and signal norm by layer. Thin lines: draws; dashed: infinite width.",
             figures.talk,
         ),
-        "selu": Drawing(("selu",), "SELU and SELU-GPN with orthogonal weights: one line a draw.", figures.selu),
+        "selu": Drawing("SELU and SELU-GPN with orthogonal weights: one line a draw.", figures.selu),
         "chain": Drawing(
-            ("chain",),
             "Equation (23): |df/dw_1| of scalar chains against their depth. Bands: 10 to 90 % of the chains.",
             figures.chain,
         ),
         "factors": Drawing(
-            ("factors",),
             "Equation (23) for one chain of each kind: its factors (above), and all its derivatives by the formula "
             "(lines) and by autograd (circles).",
             figures.factors,
         ),
         "quadratic": Drawing(
-            ("quadratic",),
             "Gradient descent on theta^T Q theta: steps against step size and condition number. Lines: theory; "
             "markers: run.",
             figures.quadratic_steps,
         ),
         "paths": Drawing(
-            ("paths",),
             "The talk's theta^T Q theta: paths of gradient descent, and how far from the minimum normalised steps end.",
             figures.paths,
         ),
-        "deep": Drawing(("deep",), "Normalised gradients on a deep Tanh network, full batch.", figures.deep),
+        "deep": Drawing("Normalised gradients on a deep Tanh network, full batch.", figures.deep),
         "tricks": Drawing(
-            ("tricks",),
             "The tricks and GPN on one deep network: training loss and gradient ratio, each at its best rate.",
             figures.tricks,
         ),
     },
-    statements=statements,
-    findings=findings,
+    rules=(rules.rules, rules_descent.rules),
+    findings=(
+        findings.talk,
+        findings.chain,
+        findings.quadratic,
+        findings.paths,
+        findings.deep,
+        findings.tricks,
+    ),
     differences=(
         "The talk doesn't say which error its random networks have; here E = ||x^(L+1) - t||^2 / 2, t ~ N(0, I).",
         "The talk compares no tricks by numbers; network, data and optimiser of the comparison are those of the "

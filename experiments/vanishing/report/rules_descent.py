@@ -1,0 +1,171 @@
+"""What the talk and the paper say of descent and of tricks, and how each statement is judged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bsnn.results.claims import CHANCE, EXPLODED, STABLE, TRAINED_SE
+from bsnn.results.rules import Judged, Rules
+from bsnn.vanishing import quadratic as descent
+from experiments.vanishing.report.rules import FACTOR, FORMULA
+from experiments.vanishing.report.runs import METHOD_NAMES, floors_of, last_tenth, seeds, summary
+
+rules = Rules()
+
+PROPORTIONAL = (0.8, 1.2)
+"""Exponents that count as 1. The rms of an oscillation along a line lies between eta / 2 and eta / sqrt(2), whatever
+eta: 0.1 for steps over 1.5 decades."""
+
+HELPS = 0.9
+"""A trick helps if it ends with at most nine tenths of the loss that doing nothing ends with."""
+
+TRICKS = ("adam", "batch_norm", "clipping", "shortcuts")
+
+
+@rules.states(
+    "talk, gradient descent on theta^T Q theta",
+    "theta_1 <- (1 - 0.01 eta) theta_1, theta_2 <- (1 - eta) theta_2",
+    rule="the exact gradient's multipliers are these to 1e-12",
+)
+def talk_multipliers(paths: pd.DataFrame) -> Judged:
+    """The first step from theta = (1, 1): theta after it is the multiplier."""
+    first = paths[(paths.rule == "gradient") & (paths.step == 1)]
+    eta, found = first.eta.to_numpy(), first[["theta_1", "theta_2"]].to_numpy()
+    said = 1 - np.outer(eta, descent.TALK_EIGENVALUES)
+    exact = descent.multipliers(eta, descent.TALK_EIGENVALUES)
+    told = f"at eta = {eta[0]:.3g}: {found[0, 0]:.6g} and {found[0, 1]:.6g}, not {said[0, 0]:.6g} and {said[0, 1]:.6g}"
+    wrong = np.abs(found - exact).max()
+    return f"{told}; they are 1 - 2 eta lambda to {max(wrong, 1e-16):.1g}", bool(np.abs(found - said).max() <= FORMULA)
+
+
+@rules.states(
+    "talk, a simple solution; on theta^T Q theta",
+    "for fixed eta, it does not converge",
+    rule="rms of ||theta|| over the second half of the steps grows as eta^p, 0.8 <= p <= 1.2",
+)
+def fixed_step_has_a_floor(paths: pd.DataFrame) -> Judged:
+    floors = floors_of(paths, 0.0)
+    exponent = np.polyfit(np.log(floors.index), np.log(floors), 1)[0]
+    ratios = floors / floors.index
+    told = f"||theta|| ends at {ratios.min():.2f} to {ratios.max():.2f} eta: floor ~ eta^{exponent:.2f}"
+    return f"{told} (n = {len(floors)} etas)", PROPORTIONAL[0] <= exponent <= PROPORTIONAL[1]
+
+
+@rules.states(
+    "talk, theta^T Q theta",
+    "gradients have the same scale -> easy to solve",
+    rule="best fixed step: at least 10 times as many steps for condition 100 as for 1; growth from 10 on as "
+    "condition^p, 0.9 <= p <= 1.1",
+)
+def same_scale_is_easy(quadratic: pd.DataFrame) -> Judged:
+    best = quadratic[(quadratic.special == "best") & (quadratic.s == descent.EXACT)].set_index("condition").steps
+    even, talk = best[1.0], best[100.0]
+    steep = best[best.index >= 10]
+    exponent = np.polyfit(np.log(steep.index), np.log(steep), 1)[0]
+    told = f"steps at the best step size: {even:.0f} for condition 1, {talk:.0f} for the talk's 100, growing as "
+    return f"{told}condition^{exponent:.2f}", bool(talk >= FACTOR * even and 0.9 <= exponent <= 1.1)
+
+
+@rules.states(
+    "talk, a simple solution; on a deep network",
+    "for fixed eta, it does not converge",
+    rule="for every eta the mean loss of the last quarter of the steps is at least half of the third quarter's",
+)
+def fixed_step_hovers(deep: pd.DataFrame) -> Judged:
+    """A run hovers if its loss stays within a factor 2 from the third quarter of the steps to the last."""
+    fixed = deep[(deep.rule == "normalised") & (deep.decades == 0)]
+    steps = fixed.step.max() + 1
+    third = fixed[(fixed.step >= steps / 2) & (fixed.step < 3 * steps / 4)].groupby("eta").loss.mean()
+    fourth = fixed[fixed.step >= 3 * steps / 4].groupby("eta").loss.mean()
+    hovering = fourth[fourth >= third / 2]
+    told = ", ".join(f"{eta:g}: {third[eta]:.2g} -> {fourth[eta]:.2g}" for eta in fourth.index)
+    moved = (fixed[fixed.step == fixed.step.max()].set_index("eta").moved / fourth.index).max()
+    told = f"loss, third -> last quarter of the steps, by eta: {told}"
+    told = f"{told}; the last step still moves each layer by {moved:.3f} eta"
+    return told, len(hovering) == len(fourth)
+
+
+@rules.states(
+    "talk, a simple solution; on a deep network",
+    "for adaptive eta, it is hard to tune learning rate schedule",
+    rule="fewer than half of the pairs (eta, decay) end within a factor 2 of the lowest final loss",
+)
+def schedule_is_hard_to_tune(deep: pd.DataFrame) -> Judged:
+    ends = last_tenth(deep[deep.rule == "normalised"], ["decades", "eta"])
+    near = int((ends <= 2 * ends.min()).sum())
+    best = ends.reset_index().sort_values("loss").iloc[0]
+    told = (
+        f"{near} of {len(ends)} pairs (eta, decay) end within a factor 2 of the lowest loss, {ends.min():.2g} at eta = "
+    )
+    return f"{told}{best.eta:g} over {best.decades:g} decades; the highest {ends.max():.2g}", near < len(ends) / 2
+
+
+def trick_helps(tricks: pd.DataFrame, method: str) -> Judged:
+    ends = summary(tricks).loss
+    told, holds = [], True
+    for function in tricks.function.unique():
+        ours, nothing = ends[method, function], ends["nothing", function]
+        told.append(f"{function} {ours:.3g} against {nothing:.3g}")
+        holds &= bool(ours <= HELPS * nothing)
+    return f"training loss at the end: {', '.join(told)} ({seeds(tricks)})", holds
+
+
+for method in TRICKS:
+    rules.states(
+        "talk, tricks",
+        f"{METHOD_NAMES[method]} (a remedy)",
+        rule="final training loss at the best rate at most 0.9 of plain SGD's, both functions",
+        method=method,
+    )(trick_helps)
+
+
+@rules.states(
+    "paper, introduction",
+    "batch normalisation does not solve the problem, it can worsen it",
+    rule=f"gradient ratio at the start > {EXPLODED:g}, both functions",
+)
+def batch_norm_explodes(tricks: pd.DataFrame) -> Judged:
+    ratios = summary(tricks).ratio["batch_norm"]
+    told = ", ".join(f"{name} {value:.3g}" for name, value in ratios.items())
+    return f"gradient ratio at the start: {told} ({seeds(tricks)})", bool((ratios > EXPLODED).all())
+
+
+@rules.states(
+    "paper, introduction",
+    "residual connections do not solve the problem in principle",
+    rule=f"gradient ratio at the start > {STABLE:g} for at least one function",
+)
+def shortcuts_do_not_solve(tricks: pd.DataFrame) -> Judged:
+    found = summary(tricks).loc["shortcuts"]
+    told = [
+        f"{name}: ratio {row.ratio:.3g}, largest norm {row.norm:.3g}, loss of the first batch {row.first_loss:.3g}"
+        for name, row in found.iterrows()
+    ]
+    return f"at the start {'; '.join(told)} ({seeds(tricks)})", bool((found.ratio > STABLE).any())
+
+
+@rules.states(
+    "talk and paper",
+    "GPN gives all layers gradients of the same scale",
+    rule=f"gradient ratio at the start <= {STABLE:g}, both functions",
+)
+def gpn_is_even(tricks: pd.DataFrame) -> Judged:
+    ratios = summary(tricks).ratio["gpn"]
+    told = ", ".join(f"{name} {value:.3g}" for name, value in ratios.items())
+    return f"gradient ratio at the start: {told} ({seeds(tricks)})", bool((ratios <= STABLE).all())
+
+
+@rules.states(
+    "talk and paper",
+    "we solved the vanishing/exploding gradients problem: GPN trains",
+    rule=f"test accuracy more than {TRAINED_SE:g} standard errors above chance, both functions",
+)
+def gpn_trains(tricks: pd.DataFrame) -> Judged:
+    found = summary(tricks).loc["gpn"]
+    chance = CHANCE["mnist", "test"]
+    told, holds = [], True
+    for function, row in found.iterrows():
+        told.append(f"{function} {row.test:.1f} % ± {row.se:.1f}")
+        holds &= bool(row.test - chance > TRAINED_SE * row.se)
+    return f"test accuracy at the best rate: {', '.join(told)}; chance {chance:.1f} % ({seeds(tricks)})", holds
