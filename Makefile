@@ -94,7 +94,7 @@ shrinkage: ## representations shrink with depth (the shrinkage paper's Figures 1
 collapse: ## deep narrow networks collapse (the collapse paper's Figures 1-7)
 bridge: ## GPN networks under the last two lenses
 theory vanishing shrinkage collapse bridge: %: $(READY)
-	$(RUN) -m experiments.$@ -m '+experiment=glob($@_*)' budget=$(budget) results_dir=$(RESULTS)
+	$(RUN) -m experiments.$@ budget=$(budget) results_dir=$(RESULTS)
 	$(RUN) -m experiments.$@.report $(results)
 
 page: $(READY) ## index.html: all curves, gradients and runs on one page, to open in a browser

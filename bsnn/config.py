@@ -182,7 +182,7 @@ class SyntheticConfig:
 class StudyConfig:
     """What the studies' commands have in common (experiments/study.py); each adds its `sizes`."""
 
-    part: str = MISSING  # which of the study's tables
+    part: str = "all"  # which of the study's tables
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     seed: int = 0
     device: str = "auto"

@@ -31,11 +31,11 @@ NAME_LENGTH = 80
 
 
 @lru_cache
-def _composed(command: str, experiment: str, budget: str) -> DictConfig:
+def _composed(command: str, choice: str, budget: str) -> DictConfig:
     started = GlobalHydra.instance().is_initialized()  # so it is in a command, with its --config-dir
     try:
         with nullcontext() if started else initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-            return compose(command, [f"+experiment={experiment}", f"budget={budget}"])
+            return compose(command, [choice, f"budget={budget}"])
     except MissingConfigException as error:
         known = ", ".join(sorted(path.stem for path in (CONF / "budget").glob("*.yaml")))
         raise UserError(
@@ -44,9 +44,9 @@ def _composed(command: str, experiment: str, budget: str) -> DictConfig:
         ) from error
 
 
-def own_settings(command: str, experiment: str, config: DictConfig) -> DictConfig:
-    """What `python -m experiments.<command> +experiment=<experiment> budget=...` alone gives on this machine."""
-    own = _composed(command, experiment, config.budget.name).copy()
+def own_settings(command: str, choice: str, config: DictConfig) -> DictConfig:
+    """Compose what `python -m experiments.<command> <choice> budget=...` alone gives on this machine."""
+    own = _composed(command, choice, config.budget.name).copy()
     for key in MACHINE:
         own[key] = config[key]
     return own

@@ -1,7 +1,8 @@
-"""What the studies share: a study has parts, each a table in results/<budget>/<study>/, made by one experiment file.
+"""What the studies share: a study has parts, each a table in results/<budget>/<study>/.
 
-    python -m experiments.theory +experiment=theory_talk                       one part
-    python -m experiments.theory -m '+experiment=glob(theory_*)' budget=paper  all of them
+    python -m experiments.theory budget=paper                 all parts; what is finished is skipped
+    python -m experiments.theory part=talk                    one of them
+    python -m experiments.theory -m part=talk seed=0,1,2      others lie in other_settings/
 
 A part is a function from the study's config to its `Work` (experiments.units): the same settings are computed once, a
 killed command goes on after the last whole unit. What identifies a table are the seed, the part's settings, which are
@@ -26,6 +27,7 @@ from bsnn.results import provenance
 from experiments import constants, places
 from experiments.units import Work, compute, threads_for
 
+ALL = "all"
 STUDIES = ("theory", "vanishing", "shrinkage", "collapse", "bridge")
 
 C = TypeVar("C", bound=StudyConfig)
@@ -36,23 +38,35 @@ def register(study: str, schema: type[StudyConfig]) -> None:
     ConfigStore.instance().store(name=f"{study}_schema", node=schema)
 
 
-def run(study: str, config: DictConfig, schema: type[C], parts: Mapping[str, Callable[[C], Work]]) -> dict[str, Any]:
-    """Compute what is missing of results/<budget>/<study>/<part>.csv; returns the record beside it.
+def run(study: str, config: DictConfig, schema: type[C], parts: Mapping[str, Callable[[C], Work]]) -> None:
+    """Compute what is missing of results/<budget>/<study>/<part>.csv, of one part or of all of them.
 
-    A table with other settings than the budget's own goes to other_settings/ there (experiments.places).
+    A table with other settings than the budget's own goes to other_settings/ there (experiments.places). Of all parts
+    one that can't be computed leaves the others as they are. Raises UserError for a part that the study doesn't have.
     """
+    if config.part != ALL and config.part not in parts:
+        raise UserError(f"part: expected {ALL} or one of {', '.join(parts)}, found {config.part!r}.")
+    problems = []
+    for part in parts if config.part == ALL else [config.part]:
+        try:
+            _run_part(study, OmegaConf.merge(config, {"part": part}), schema, parts[part])
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _run_part(study: str, config: Any, schema: type[C], part: Callable[[C], Work]) -> None:
     typed = checked(config, schema)
-    if typed.part not in parts:
-        raise UserError(f"part: expected one of {', '.join(parts)}, found {typed.part!r}.")
     device = provenance.choose_device(typed.device)
-    work = work_of(study, config, typed, parts[typed.part])
-    own = places.own_settings(study, f"{study}_{typed.part}", config)
+    work = work_of(study, config, typed, part)
+    own = places.own_settings(study, f"part={typed.part}", config)
     same = _settings(config) == _settings(own)
-    own_work = work if same else work_of(study, own, checked(own, schema), parts[typed.part])
+    own_work = work if same else work_of(study, own, checked(own, schema), part)
     folder = Path(typed.results_dir) / typed.budget.name / study
     path = places.place(folder, typed.part, work.identity, own_work.identity)
     about = {"study": study, "part": typed.part, "config": OmegaConf.to_container(config, resolve=True)}
-    return compute(work, path, about, device, threads_for(device, typed.threads))
+    compute(work, path, about, device, threads_for(device, typed.threads))
 
 
 def work_of(study: str, config: DictConfig, typed: C, part: Callable[[C], Work]) -> Work:

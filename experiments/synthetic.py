@@ -162,7 +162,7 @@ def run(config: DictConfig) -> dict[str, Any]:
     """
     experiment = Experiment(checked(config, SyntheticConfig))
     settings = experiment.config
-    own = places.own_settings("synthetic", settings.figure, config)
+    own = places.own_settings("synthetic", f"+experiment={settings.figure}", config)
     folder = Path(settings.results_dir) / settings.budget.name
     own_identity = Experiment(checked(own, SyntheticConfig)).identity
     path = places.place(folder, settings.figure, experiment.identity, own_identity)

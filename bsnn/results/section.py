@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Section:
         study: its name in conf/, experiments/ and results/.
         title: the heading.
         opening: what is asked, and which source says what; Markdown.
-        parts: of experiments.<study>, in the report's order.
+        sizes: the dataclass of the study's sizes, with a field for each of its parts, in the report's order.
         drawings: by file name.
         rules: what the sources say, and how each statement is judged.
         findings: functions that tell what we found beyond what the sources say, in Markdown, as one text or several.
@@ -64,11 +64,15 @@ class Section:
     study: str
     title: str
     opening: str
-    parts: tuple[str, ...]
+    sizes: type[Any]
     drawings: Mapping[str, Drawing]
     rules: Sequence[Rules]
     findings: Sequence[Callable[..., str | list[str]]] = ()
-    differences: Sequence[str] = field(default=())
+    differences: Sequence[str] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return tuple(part.name for part in fields(self.sizes))
 
 
 def publish(section: Section, description: str | None, argv: list[str] | None = None) -> None:
@@ -196,7 +200,7 @@ def _other_settings(section: Section, where: Path) -> list[str]:
     rows = []
     for part in section.parts:
         for path in others(where / part):
-            found = load_table(path, f"python -m experiments.{section.study} +experiment={section.study}_{part} ...")
+            found = load_table(path, f"python -m experiments.{section.study} part={part} ...")
             name = f"{path.parent.name}/{path.name}.csv"
             rows.append([part, f"[{name}]({name})", len(found.frame), f"{found.seconds:.3g}"])
     if not rows:
@@ -206,4 +210,4 @@ def _other_settings(section: Section, where: Path) -> list[str]:
 
 
 def _command(section: Section, part: str, folder: Path) -> str:
-    return command(section.study, f"{section.study}_{part}", folder)
+    return command(section.study, f"part={part}", folder)

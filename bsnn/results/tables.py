@@ -120,7 +120,7 @@ def load_finished(path: Path, command: str) -> Table | None:
     return None if read(path) is None else load(path, command)
 
 
-def command(module: str, experiment: str, folder: Path) -> str:
-    """What computes an experiment's table into the budget's folder."""
-    text = f"python -m experiments.{module} +experiment={experiment} budget={folder.name}"
+def command(module: str, choice: str, folder: Path) -> str:
+    """The command that computes a table into the budget's folder; `choice`: the override that says which one."""
+    text = f"python -m experiments.{module} {choice} budget={folder.name}"
     return text if folder.parent.name == "results" else f"{text} results_dir={folder.parent}"

@@ -1,7 +1,8 @@
 """GPN networks as the shrinkage and the collapse paper look at networks: what critical gradients cost.
 
-    python -m experiments.bridge +experiment=bridge_meanfield    # likewise decay, correlation, trained, narrow, fitted,
-    python -m experiments.bridge -m '+experiment=glob(bridge_*)' # table2
+    python -m experiments.bridge                          all parts; then:
+    python -m experiments.bridge.report results/quick
+    python -m experiments.bridge part=meanfield                one part
 
 Claim     Every GPN function is critical, P'(1) = 1: its gradients are safe, so by Theorem 1 of the shrinkage paper its
           representations must shrink with depth, and do. What a plain function does instead, what training undoes, what
@@ -47,12 +48,19 @@ from experiments.bridge.wide import correlation, decay, meanfield
 from experiments.units import Work
 
 PARTS: dict[str, Callable[[BridgeConfig], Work]] = {
+    # Length, correlation and Theorem 1's terms by layer in infinitely wide networks.
     "meanfield": meanfield,
+    # How fast correlations approach 1 in GPN networks, far beyond 200 layers.
     "decay": decay,
+    # Correlation of two inputs by layer in random networks of finite width, three laws of the weights.
     "correlation": correlation,
+    # Correlation of pairs of MNIST images by layer, before and after training.
     "trained": trained,
+    # How much of an input survives in narrow random networks.
     "narrow": narrow,
+    # How often a narrow network trained on |x| ends as a constant.
     "fitted": fitted,
+    # What could rank the functions as Table 2 does.
     "table2": table2,
 }
 study.register("bridge", BridgeConfig)

@@ -1,8 +1,8 @@
 """Deep narrow ReLU networks collapse: "Collapse of deep and narrow neural nets" (ICLR 2019 submission), Figures 1-7.
 
-    python -m experiments.collapse +experiment=collapse_chain      # likewise probability, safe, orthogonal, biases,
-    python -m experiments.collapse +experiment=collapse_targets    # length; optimisers, losses, remedies
-    python -m experiments.collapse -m '+experiment=glob(collapse_*)'
+    python -m experiments.collapse                          all parts; then:
+    python -m experiments.collapse.report results/quick
+    python -m experiments.collapse part=chain                one part
 
 Claim     A deep narrow ReLU network is the zero function at initialisation with high probability (Theorems 8-10, Figs 6
           and 7), and trained it ends at the mean of its target, with absolute loss at the median (Figs 1-5); batch norm
@@ -69,8 +69,26 @@ def _trained(config: CollapseConfig, runs: list[Run], sizes: TrainSizes) -> Work
 
 
 PARTS = {
-    part.__name__: part
-    for part in (chain, probability, safe, orthogonal, biases, length, targets, optimisers, losses, remedies)
+    # Figures 1-4: trained networks, mean squared error.
+    "targets": targets,
+    # Section 2: three initialisations, eight optimisers, y = |x|.
+    "optimisers": optimisers,
+    # Figure 5: trained networks, mean absolute error.
+    "losses": losses,
+    # Section 3: the length of the pre-activations by layer.
+    "length": length,
+    # Theorems 8 and 9: the probability of a zero output at one input, without and with random biases.
+    "biases": biases,
+    # Theorem 10: the transition matrix from the paper's integrals, by its own assumptions simulated, and in networks.
+    "chain": chain,
+    # Figure 6A: the probability of a zero function against depth, by simulation, exactly, and by Theorem 10.
+    "probability": probability,
+    # Figure 6B: how many layers a width can have.
+    "safe": safe,
+    # Figure 7: the same probability with orthogonal weights.
+    "orthogonal": orthogonal,
+    # Section 5.2: batch norm, SELU, weight normalisation, dropout.
+    "remedies": remedies,
 }
 study.register("collapse", CollapseConfig)
 

@@ -40,15 +40,15 @@ class BiasSizes:
 class Sizes:
     """conf/collapse/<budget>.yaml."""
 
-    chain: ChainSizes = field(default_factory=ChainSizes)
-    probability: SweepSizes = field(default_factory=SweepSizes)
-    orthogonal: SweepSizes = field(default_factory=SweepSizes)
-    safe: SafeSizes = field(default_factory=SafeSizes)
-    biases: BiasSizes = field(default_factory=BiasSizes)
-    length: SweepSizes = field(default_factory=SweepSizes)
     targets: TrainSizes = field(default_factory=TrainSizes)
     optimisers: OptimiserSizes = field(default_factory=OptimiserSizes)
     losses: TrainSizes = field(default_factory=TrainSizes)
+    length: SweepSizes = field(default_factory=SweepSizes)
+    biases: BiasSizes = field(default_factory=BiasSizes)
+    chain: ChainSizes = field(default_factory=ChainSizes)
+    probability: SweepSizes = field(default_factory=SweepSizes)
+    safe: SafeSizes = field(default_factory=SafeSizes)
+    orthogonal: SweepSizes = field(default_factory=SweepSizes)
     remedies: TrainSizes = field(default_factory=TrainSizes)
 
 

@@ -1,7 +1,8 @@
 """Representations shrink with depth, or gradients explode: the shrinkage paper's theorems and its Figures 1-4.
 
-    python -m experiments.shrinkage +experiment=shrinkage_fig1                 one part
-    python -m experiments.shrinkage -m '+experiment=glob(shrinkage_*)'         all; then experiments.shrinkage.report
+    python -m experiments.shrinkage                          all parts; then:
+    python -m experiments.shrinkage.report results/quick
+    python -m experiments.shrinkage part=fig1                one part
 
 Source    "Gradient explosion and representation shrinkage in infinite networks" (ICLR 2022 submission)
 Claim     Wide layers that normalise lengths can't keep both different inputs apart and the Jacobian small (Theorems 1
@@ -56,13 +57,21 @@ def of_sizes(make: Any, name: str) -> Any:
 
 
 PARTS = {
+    # The correlation map's phases, fixed points and rates, at infinite width.
     "maps": of_sizes(theory.maps, "maps"),
+    # Theorems 1 and 2 and the excess convexity behind them, at infinite width.
     "bounds": of_sizes(theory.bounds, "bounds"),
+    # Figure 1, output against input correlation of erf networks.
     "fig1": of_sizes(networks.fig1, "fig1"),
+    # Figure 2a, 1 - rho against depth; also for erf.
     "depth": of_sizes(networks.depth, "depth"),
+    # Figure 2b, 1 - rho against the slope of leaky ReLU.
     "slope": of_sizes(networks.slope, "slope"),
+    # Figure 3, critical against chaotic erf networks.
     "fig3": of_sizes(networks.fig3, "fig3"),
+    # Theorem 2 on residual networks.
     "residual": of_sizes(networks.residual, "residual"),
+    # Figure 4, an 82-layer network against its skimmed version, trained.
     "fig4": of_sizes(skimming.fig4, "fig4"),
 }
 study.register("shrinkage", ShrinkageConfig)

@@ -1,7 +1,8 @@
 """The mathematics of the BSNN paper, checked by numbers: propositions, theorems, lemmas, and the talk's demonstrations.
 
-    python -m experiments.theory +experiment=theory_shell                        # one part
-    python -m experiments.theory -m '+experiment=glob(theory_*)' budget=quick    # all of them
+    python -m experiments.theory                          all parts; then:
+    python -m experiments.theory.report results/quick
+    python -m experiments.theory part=shell                one part
 
 Claim     In a wide layer of random orthogonal weights a GPN function keeps the norms of signal and error, with a
           probability that goes to 1 (Theorems 2 and 3), and with it the norms of all gradients (Proposition 1).
@@ -49,17 +50,29 @@ from experiments.theory.norms import depth, lemma3, lemma5, shell
 from experiments.theory.sphere import histogram, lemma4, lemma6, talk
 
 PARTS = {
+    # Proposition 1: signal, error and gradient norms of every layer, the gradient by autograd.
     "gradient": gradient,
+    # Proposition 2: Hermite coefficients of the six functions, plain and GPN.
     "hermite": hermite,
+    # Theorem 1, Propositions 2 and 3: moments and both roots (a, b) of the six functions and of random ones.
     "constants": constants,
-    "shell": shell,
-    "depth": depth,
+    # Lemma 1: moment generating functions of phi(z) and phi'(z).
     "lemma1": lemma1,
+    # Lemma 3: the exact probability that a Gaussian vector leaves the shell, beside the bound.
     "lemma3": lemma3,
+    # Lemma 4: tests of uniformity on the sphere.
     "lemma4": lemma4,
+    # Lemma 5: sums over a Gaussian vector and over its projection on the sphere, against the width.
     "lemma5": lemma5,
+    # Lemma 6: W x against a uniform vector on the sphere, and against a normal one.
     "lemma6": lemma6,
+    # Theorems 2 and 3, Definition 4, Lemma 2: the probability of leaving the shell against the width.
+    "shell": shell,
+    # Theorem 2 applied again and again: the norm of the signal along 200 layers.
+    "depth": depth,
+    # The talk's first demonstration: the norm of f(z) against that of z.
     "talk": talk,
+    # The talk's second demonstration: the histogram of W x.
     "histogram": histogram,
 }
 study.register("theory", TheoryConfig)

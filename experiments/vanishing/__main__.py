@@ -1,8 +1,8 @@
 """Vanishing and exploding gradients: the talk's examples and tricks, and the lecture's product formula, measured.
 
-    python -m experiments.vanishing +experiment=vanishing_talk                       one part
-    python -m experiments.vanishing -m '+experiment=glob(vanishing_*)'               all; then:
+    python -m experiments.vanishing                          all parts; then:
     python -m experiments.vanishing.report results/quick
+    python -m experiments.vanishing part=talk                one part
 
 Claim     Gradients of a deep sigmoid network, and of a chain of scalars, shrink or grow by a factor a layer. To
           normalise them is a simple solution, but a fixed step then doesn't converge. Adam, batch norm, clipping and
@@ -42,13 +42,21 @@ from experiments.vanishing import random as random_networks
 from experiments.vanishing.config import VanishingConfig
 
 PARTS = {
+    # The talk's network of 20 x 500 sigmoid units: gradient norm by layer for Gaussian weights of several variances.
     "talk": random_networks.talk,
+    # SELU against SELU-GPN in the talk's network of 200 x 500 units with orthogonal weights.
     "selu": random_networks.selu,
+    # The lecture's equation (23): |df/dw_1| of scalar chains against their depth.
     "chain": random_networks.chain,
+    # Equation (23) factor by factor, for one chain of each kind, and against autograd.
     "factors": random_networks.factors_of_one,
+    # Gradient descent on theta^T Q theta: steps against step size and condition number.
     "quadratic": descent.steps_against_eta,
+    # Iterates on the talk's theta^T Q theta, by the gradient and by the normalised gradient.
     "paths": descent.paths,
+    # The talk's simple solution on a deep network: fixed and decaying steps along normalised gradients.
     "deep": descent.deep,
+    # The talk's list of tricks against GPN: same network, data and number of steps.
     "tricks": descent.tricks,
 }
 study.register("vanishing", VanishingConfig)

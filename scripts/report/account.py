@@ -31,7 +31,10 @@ Synthetic = dict[str, Table | None]
 
 def load_synthetic(folder: Path) -> Synthetic:
     """Figs 1-3 of a budget. Raises UserError for damaged ones."""
-    return {figure: load_finished(folder / figure, command("synthetic", figure, folder)) for figure in SYNTHETIC}
+    return {
+        figure: load_finished(folder / figure, command("synthetic", f"+experiment={figure}", folder))
+        for figure in SYNTHETIC
+    }
 
 
 def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:

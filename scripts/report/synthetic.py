@@ -53,7 +53,7 @@ def draw_and_save(
 ) -> None:
     """The command `python -m scripts.<figure> results/<budget>`: the figure, and those with other settings."""
     folder = budget_dir(description, argv)
-    command = tables.command("synthetic", figure, folder)
+    command = tables.command("synthetic", f"+experiment={figure}", folder)
     for path in (*others(folder / figure), folder / figure):
         results = load(path, command)
         with plotting.style():

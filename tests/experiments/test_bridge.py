@@ -176,7 +176,7 @@ def test_our_accuracies_are_means_over_seeds(tmp_path: Path) -> None:
 
 
 def test_an_unknown_part() -> None:
-    with pytest.raises(UserError, match="expected one of meanfield"):
+    with pytest.raises(UserError, match="expected all or one of meanfield"):
         study.run("bridge", config_of_unknown_part(), BridgeConfig, bridge.PARTS)
 
 

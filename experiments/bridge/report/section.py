@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
+from experiments.bridge.config import Sizes
 from experiments.bridge.report import figures, findings, rules, rules_width
 
 OPENING = """
@@ -22,7 +23,7 @@ SECTION = Section(
     study="bridge",
     title="GPN networks under the other papers' lenses",
     opening=OPENING.strip(),
-    parts=("meanfield", "decay", "correlation", "trained", "narrow", "fitted", "table2"),
+    sizes=Sizes,
     drawings={
         "correlation": Drawing(
             "1 - rho of two inputs that start orthogonal, against depth: GPN (full lines and symbols) and plain "

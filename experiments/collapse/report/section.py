@@ -1,6 +1,6 @@
 """Deep narrow networks collapse: the section of the report.
 
-    python -m experiments.collapse.report results/quick
+python -m experiments.collapse.report results/quick
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from bsnn.collapse.fate import CLOSE, EXCESS, FLAT, NEAR, PART
 from bsnn.results.section import Drawing, Section, publish
 from experiments.collapse import training
+from experiments.collapse.config import Sizes
 from experiments.collapse.report import figures, findings, rules, rules_escapes, rules_random
 
 SECTION = Section(
@@ -18,18 +19,7 @@ SECTION = Section(
     "for the last bias, and training gives a constant. How likely is it, is the paper's theory exact, and what helps? "
     f"The trained networks have {training.DEPTH} layers, the last of them linear; in Figures 6 and 7, as in "
     "the paper, every layer has ReLU.",
-    parts=(
-        "targets",
-        "optimisers",
-        "losses",
-        "length",
-        "biases",
-        "chain",
-        "probability",
-        "safe",
-        "orthogonal",
-        "remedies",
-    ),
+    sizes=Sizes,
     drawings={
         "fig1to3": Drawing(
             "Figures 1-3: trained networks by outcome, up to three of each, with its share of the runs.",

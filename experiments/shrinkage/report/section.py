@@ -6,6 +6,7 @@ python -m experiments.shrinkage.report results/quick
 from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
+from experiments.shrinkage.config import Sizes
 from experiments.shrinkage.report import figures, findings, rules, rules_depth, rules_networks
 
 SECTION = Section(
@@ -17,7 +18,7 @@ SECTION = Section(
         "layers that normalise lengths, whatever the activation function and the initialisation. GPN functions are "
         "critical without biases, by definition. Here are the theory's maps and bounds, and the source's four figures."
     ),
-    parts=("maps", "bounds", "fig1", "depth", "slope", "fig3", "residual", "fig4"),
+    sizes=Sizes,
     drawings={
         "phases": Drawing(
             "Infinite width: 1 - rho (ordered, critical) and |rho - rho_fp| (chaotic) of orthogonal inputs by layer.",

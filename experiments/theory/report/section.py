@@ -6,6 +6,7 @@ python -m experiments.theory.report results/quick
 from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
+from experiments.theory.config import Sizes
 from experiments.theory.report import figures, findings, rules, rules_width
 
 SECTION = Section(
@@ -16,20 +17,7 @@ SECTION = Section(
         "Ajanthan, *Bidirectionally self-normalizing neural networks* (Neural Networks 2023), sections 2.1-2.3 and "
         "the appendix; and the talk on it by Yao Lu, two demonstrations of which come with code."
     ),
-    parts=(
-        "gradient",
-        "hermite",
-        "constants",
-        "lemma1",
-        "lemma3",
-        "lemma4",
-        "lemma5",
-        "lemma6",
-        "shell",
-        "depth",
-        "talk",
-        "histogram",
-    ),
+    sizes=Sizes,
     drawings={
         "coefficients": Drawing(
             "Proposition 2. Left: squared Hermite coefficients of the GPN functions. Right: a GPN function is at "

@@ -8,6 +8,7 @@ Reads results/<budget>/vanishing/*.csv and .json; writes figures, statements.csv
 from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
+from experiments.vanishing.config import Sizes
 from experiments.vanishing.report import figures, findings, rules, rules_descent
 
 SECTION = Section(
@@ -16,7 +17,7 @@ SECTION = Section(
     opening="A talk on the paper shows where gradients vanish and explode, a simple solution with two drawbacks, and a "
     "list of tricks; a lecture (MSU CMSE 890-002, Mathematics of deep learning, lecture 14, 2020) explains why they "
     "vanish by the product formula (23) for a chain of scalar layers. All of it, measured.",
-    parts=("talk", "selu", "chain", "factors", "quadratic", "paths", "deep", "tricks"),
+    sizes=Sizes,
     drawings={
         "talk": Drawing(
             "The talk's sigmoid network: gradient and signal norm by layer. Thin lines: draws; dashed: infinite width.",
