@@ -26,7 +26,8 @@ SLOW = {"gradient", "hermite", "shell", "depth", "lemma1", "lemma5", "maps", "bo
 """Parts that compute GPN constants or the like before their first unit: 0.3 to 2.5 s each."""
 NO_NUMBERS = {
     "STARTED", "HOST", "MORE_TO_DO",  # of the command
-    "STUDIES", "PARTS", "ALL", "FIGURES", "PROTOCOL_VERSION",  # what there is to compute; the version is in the identity
+    "STUDIES", "PARTS", "ALL", "FIGURES",  # what there is to compute
+    "PROTOCOL_VERSION",  # which is in the identity itself
     "SCHEMA", "MACHINE", "NAME_LENGTH", "PUBLISHED", "PACKAGE", "OURS", "DIGITS",  # of records, paths and constants
 }  # fmt: skip
 
