@@ -4,7 +4,7 @@ The ways, by the names that `Stack.way` gives and BSNN_GPU_WAY asks for:
 
     triton-ieee     float32 cells: exact float32 products
     triton-tf32x3   float32 cells, on request: each product as three on tensor cores, in the mean with errors of
-                    float32's size (results/bench/tf32x3.md: one seed at width 32; single networks differ more)
+                    float32's size (results/bench/tf32x3.md: five seeds at width 64; single networks differ more)
     triton-tf32     cells of dtype tf32
     torch           everything
 
