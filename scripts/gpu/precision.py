@@ -182,7 +182,8 @@ def report(found: pd.DataFrame, members: Sequence[Cell], steps: int) -> str:
     lines += [
         "",
         f"By this rule tf32x3 is {'' if good['tf32x3'] else 'not shown to be '}as good as float32"
-        f"{' here' * good['tf32x3']}; float32 with its sums reversed {'passes it' if good['reversed'] else 'does not pass it, either'}. "
+        f"{' here' * good['tf32x3']}; float32 with its sums reversed "
+        f"{'passes it' if good['reversed'] else 'does not pass it, either'}. "
         "The default stays exact float32: these are networks narrower than the paper's, on no hardware.",
         "",
         "## By function",
