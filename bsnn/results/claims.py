@@ -28,16 +28,8 @@ from bsnn.data import DATASETS
 from bsnn.results.budgets import PAPER, Key, table_configs
 from bsnn.results.equal_epochs import after, at_equal_epochs, final
 from bsnn.results.grid import RUN_COLUMNS, epochs_of, runs_of, worst
-from bsnn.results.verdicts import (
-    Check,
-    Estimate,
-    Part,
-    Verdict,
-    binomial_se,
-    difference_in_se,
-    estimate,
-    of_smaller_networks,
-)
+from bsnn.results.statistics import Estimate, binomial_se, difference_in_se, estimate
+from bsnn.results.verdicts import Check, Part, Verdict, of_smaller_networks
 
 CHANCE = {
     ("mnist", "train"): 100 * 6742 / 60_000,  # the share of ones

@@ -12,7 +12,7 @@ import pandas as pd
 
 from bsnn import paper
 from bsnn.results.claims import STABLE
-from bsnn.results.grid import rank_correlation
+from bsnn.results.statistics import rank_correlation
 from bsnn.results.verdicts import Check, Part, Verdict, of_smaller_networks
 
 SIGNAL_LOST = 0.1

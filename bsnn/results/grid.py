@@ -28,6 +28,7 @@ from bsnn.results.budgets import PAPER, Key, table_configs
 from bsnn.results.equal_epochs import at_equal_epochs
 from bsnn.results.metrics import METRICS
 from bsnn.results.records import FINISHED, UNFINISHED, Record, cell_of, epochs_asked, read_records
+from bsnn.results.statistics import rank_correlation
 from bsnn.training.planning import steps, steps_per_epoch
 
 KEY = list(Key._fields)
@@ -223,14 +224,6 @@ def initial_gradients(norms_L: Sequence[float] | None) -> tuple[float, float]:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = float(norms.max() / norms.min())
     return ratio, rank_correlation(range(len(norms)), norms)
-
-
-def rank_correlation(x: Iterable[float], y: Iterable[float]) -> float:
-    """Spearman's, nan where one side is constant or any value is nan."""
-    first, second = (pd.Series(list(side), dtype=np.float64).rank() for side in (x, y))
-    if first.isna().any() or second.isna().any() or first.nunique() < 2 or second.nunique() < 2:
-        return math.nan
-    return float(first.corr(second))
 
 
 def worst(ratios: Iterable[float]) -> float:

@@ -16,12 +16,10 @@ networks other than the paper's it is one at this budget.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 Outcome = Literal["confirmed", "mixed", "not shown", "refuted", "not tested"]
@@ -185,36 +183,3 @@ def _answer(check: Check) -> str:
     if not check.applies:
         return "does not apply"
     return "no data" if check.holds is None else "yes" if check.holds else "no"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean accuracy over seeds with its standard error, both in %, and the number of images of one seed."""
-
-    mean: float
-    se: float
-    images: int
-
-
-def estimate(accuracies: Sequence[float], images: int) -> Estimate:
-    """The mean of one accuracy for each seed.
-
-    The standard error is the larger of the binomial one of `images` images, sqrt(p (1 - p) / n), which more seeds don't
-    lower since they are judged by the same images, and that of the mean over seeds, sd / sqrt(seeds). With one seed
-    only the first is known: then it is a lower bound.
-    """
-    values = np.asarray(accuracies, dtype=np.float64)
-    mean = float(values.mean())
-    between = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Estimate(mean, max(binomial_se(mean, images), between), images)
-
-
-def binomial_se(percent: float, images: int) -> float:
-    """Of a share measured on n images, in %; at 0 and 100 % that of one image more or less."""
-    p = min(max(percent / 100, 1 / images), 1 - 1 / images)
-    return 100 * math.sqrt(p * (1 - p) / images)
-
-
-def difference_in_se(first: Estimate, second: Estimate) -> float:
-    """(second - first) / combined standard error."""
-    return (second.mean - first.mean) / math.hypot(first.se, second.se)

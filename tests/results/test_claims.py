@@ -15,7 +15,8 @@ from bsnn.results.budgets import Key
 from bsnn.results.claims import CHANCE, paper_runs, trained_claims
 from bsnn.results.claims_synthetic import share_near_one, tanh_goes_linear, wider_is_more_equal
 from bsnn.results.grid import RUN_COLUMNS, run_row, runs_of
-from bsnn.results.verdicts import Check, Part, Verdict, binomial_se, difference_in_se, estimate
+from bsnn.results.statistics import binomial_se, difference_in_se, estimate
+from bsnn.results.verdicts import Check, Part, Verdict
 from experiments.synthetic import BIN_WIDTH, BINS, FIRST_CENTRE
 from tests.factories import paper_like_record, table_keys
 

@@ -13,7 +13,8 @@ from bsnn import paper
 from bsnn.errors import UserError
 from bsnn.results import grid as results
 from bsnn.results.budgets import Key
-from bsnn.results.grid import Results, initial_gradients, load, rank_correlation, worst
+from bsnn.results.grid import Results, initial_gradients, load, worst
+from bsnn.results.statistics import rank_correlation
 from tests.factories import (
     CRASHED,
     DIVERGED,

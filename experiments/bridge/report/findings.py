@@ -10,7 +10,7 @@ import pandas as pd
 
 from bsnn.activations import PAPER_ACTIVATIONS
 from bsnn.results.markdown import table as markdown_table
-from bsnn.results.ranks import rank_test
+from bsnn.results.statistics import rank_test
 from bsnn.results.tables import Table
 from bsnn.shrinkage.bounds import shrinkage_bound
 from experiments.bridge.report.figures import LABELS, LAWS, VARIANTS, share_constant

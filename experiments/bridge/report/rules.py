@@ -8,9 +8,8 @@ import pandas as pd
 from bsnn import paper
 from bsnn.collapse.exact import exact_width_2
 from bsnn.collapse.probability import zero_for_an_input
-from bsnn.results.grid import rank_correlation
-from bsnn.results.ranks import rank_test
 from bsnn.results.rules import Judged, Rules
+from bsnn.results.statistics import rank_correlation, rank_test
 from bsnn.results.tables import Table
 from experiments.bridge.report.figures import LABELS, share_constant
 from experiments.bridge.report.rules_width import BSNN, COLLAPSE, SHRINKAGE

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from bsnn.results.claims import STABLE
-from bsnn.results.grid import rank_correlation
 from bsnn.results.rules import Judged, Rules
+from bsnn.results.statistics import rank_correlation
 
 rules = Rules()
 

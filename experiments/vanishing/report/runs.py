@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bsnn.results.verdicts import estimate
+from bsnn.results.statistics import estimate
 
 METHOD_NAMES = {
     "nothing": "nothing (SGD)",

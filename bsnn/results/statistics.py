@@ -1,0 +1,88 @@
+"""Statistics of a handful of networks: accuracies with their standard errors, rank correlations with exact p-values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+LARGEST = 9
+"""Points of an exact test at most: 9! = 362 880 orders take about a second."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean accuracy over seeds with its standard error, both in %, and the number of images of one seed."""
+
+    mean: float
+    se: float
+    images: int
+
+
+def estimate(accuracies: Sequence[float], images: int) -> Estimate:
+    """The mean of one accuracy for each seed.
+
+    The standard error is the larger of the binomial one of `images` images, sqrt(p (1 - p) / n), which more seeds don't
+    lower since they are judged by the same images, and that of the mean over seeds, sd / sqrt(seeds). With one seed
+    only the first is known: then it is a lower bound.
+    """
+    values = np.asarray(accuracies, dtype=np.float64)
+    mean = float(values.mean())
+    between = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return Estimate(mean, max(binomial_se(mean, images), between), images)
+
+
+def binomial_se(percent: float, images: int) -> float:
+    """Of a share measured on n images, in %; at 0 and 100 % that of one image more or less."""
+    p = min(max(percent / 100, 1 / images), 1 - 1 / images)
+    return 100 * math.sqrt(p * (1 - p) / images)
+
+
+def difference_in_se(first: Estimate, second: Estimate) -> float:
+    """(second - first) / combined standard error."""
+    return (second.mean - first.mean) / math.hypot(first.se, second.se)
+
+
+def rank_correlation(x: Iterable[float], y: Iterable[float]) -> float:
+    """Spearman's, ties having their mean rank; nan where one side is constant or any value is nan."""
+    first, second = (np.asarray(list(side), dtype=np.float64) for side in (x, y))
+    if np.isnan([*first, *second]).any() or len(set(first)) < 2 or len(set(second)) < 2:
+        return math.nan
+    return float(stats.spearmanr(first, second).statistic)
+
+
+class RankTest(NamedTuple):
+    """correlation: Spearman's; nan if one side is constant. p: the share of all orders of y whose correlation is at
+    least as far from 0: two-sided, exact."""
+
+    correlation: float
+    p: float
+
+
+def rank_test(x: Sequence[float], y: Sequence[float]) -> RankTest:
+    """Test whether y rises or falls with x. inf is a value like others. Raises ValueError for nan or over LARGEST
+    points."""
+    if len(x) != len(y) or not 2 <= len(x) <= LARGEST:
+        raise ValueError(f"expected 2 to {LARGEST} pairs, found {len(x)} and {len(y)} numbers")
+    if any(math.isnan(value) for value in (*x, *y)):
+        raise ValueError("expected numbers, found nan")
+    found = rank_correlation(x, y)
+    if math.isnan(found):
+        return RankTest(found, found)
+    ranks = stats.rankdata(y)
+
+    def size(ordered: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        centred = ordered - ordered.mean(axis=axis, keepdims=True)
+        found: NDArray[np.float64] = np.abs((centred * (ranks - ranks.mean())).sum(axis=axis))
+        return found
+
+    test = stats.permutation_test(
+        (stats.rankdata(x),), size, permutation_type="pairings", vectorized=True, n_resamples=np.inf,
+        alternative="greater",
+    )  # fmt: skip
+    return RankTest(found, float(test.pvalue))
