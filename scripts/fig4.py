@@ -26,6 +26,7 @@ from bsnn.results.claims import CHANCE
 from bsnn.results.equal_epochs import span
 from bsnn.results.grid import Results, runs_of
 from bsnn.results.records import FINISHED, UNFINISHED
+from bsnn.results.tables import DIGITS
 
 FIGURES = {"fig4": "cifar10", "fig4_mnist": "mnist"}
 COLUMNS = 3
@@ -55,7 +56,9 @@ def main(argv: list[str] | None = None) -> None:
     loaded = grid.load(folder)
     for name, dataset in FIGURES.items():
         table = curves(loaded, dataset)
-        write_text(folder / f"{name}.csv", table.to_csv(index=False, na_rep="nan", lineterminator="\n"))
+        write_text(
+            folder / f"{name}.csv", table.to_csv(index=False, na_rep="nan", float_format=DIGITS, lineterminator="\n")
+        )
         with plotting.style():
             figure = draw(loaded, dataset, table)
         plotting.save(figure, folder / name)

@@ -27,6 +27,7 @@ from bsnn.results import budgets, cli, grid
 from bsnn.results.claims import CHANCE
 from bsnn.results.grid import Results
 from bsnn.results.sweeps import Sweep, runs, so_far, summary, sweeps, varied
+from bsnn.results.tables import DIGITS
 
 LABELS = {
     "depth": "depth (layers)",
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = cli.budget_dir(__doc__, argv)
     loaded = grid.load(folder)
     for sweep, table, told in made(loaded):
-        text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
+        text = table.to_csv(index=False, na_rep="nan", float_format=DIGITS, lineterminator="\n")
         write_text(folder / f"{sweep.stem}.csv", text)
         with plotting.style():
             figure = draw(loaded, sweep, table, told)

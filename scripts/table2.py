@@ -22,6 +22,7 @@ from bsnn.results import budgets, cli, grid
 from bsnn.results.budgets import Key
 from bsnn.results.grid import Results
 from bsnn.results.records import UNFINISHED
+from bsnn.results.tables import DIGITS
 
 SPLITS = ("train", "test")
 VARIANTS = {
@@ -36,7 +37,9 @@ Entries = dict[Key, dict[str, Any]]
 def main(argv: list[str] | None = None) -> None:
     folder = cli.budget_dir(__doc__, argv)
     loaded = grid.load(folder)
-    write_text(folder / "table2.csv", loaded.table.to_csv(index=False, na_rep="nan", lineterminator="\n"))
+    write_text(
+        folder / "table2.csv", loaded.table.to_csv(index=False, na_rep="nan", float_format=DIGITS, lineterminator="\n")
+    )
     write_text(folder / "table2.md", markdown(loaded))
     write_text(folder / "table2.tex", latex(loaded))
 

@@ -19,6 +19,8 @@ from bsnn.errors import UserError
 from bsnn.files import read_json, write_json, write_text
 
 OTHER_SETTINGS = "other_settings"
+DIGITS = "%.12g"
+"""Of numbers that are computed from records: processors add in different orders, and agree on these."""
 
 
 @dataclass(frozen=True)
