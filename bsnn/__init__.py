@@ -1,15 +1,35 @@
 """bsnn: bidirectionally self-normalizing neural networks (Lu, Gould, Ajanthan, Neural Networks 2023), reproducibly.
 
-from bsnn import GPN, BSNN, gaussian_poincare_constants, haar_orthogonal
+    from bsnn import GPN, BSNN, gaussian_poincare_constants, haar_orthogonal
 
-a, b = gaussian_poincare_constants(torch.tanh)
-phi = GPN(torch.nn.Tanh())
-net = BSNN(in_features=784, out_features=10, width=500, depth=200, activation=phi)
+    a, b = gaussian_poincare_constants(torch.tanh)
+    phi = GPN(torch.nn.Tanh())
+    net = BSNN(in_features=784, out_features=10, width=500, depth=200, activation=phi)
+
+Activation functions   GPN, gaussian_poincare_constants: normalise any function; SigmoidGELU: the paper's GELU
+Weights                haar_orthogonal: uniform orthogonal matrices
+Networks               BSNN: the paper's network, its Signals layer by layer; load_trained: one that was trained here
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from bsnn.activations import SigmoidGELU
 from bsnn.gpn import GPN, gaussian_poincare_constants
 from bsnn.haar import haar_orthogonal
 from bsnn.network import BSNN, Signals
 
-__all__ = ["BSNN", "GPN", "SigmoidGELU", "Signals", "gaussian_poincare_constants", "haar_orthogonal"]
+if TYPE_CHECKING:
+    from bsnn.training.runner import load_trained
+
+__all__ = ["BSNN", "GPN", "SigmoidGELU", "Signals", "gaussian_poincare_constants", "haar_orthogonal", "load_trained"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Hydra and pandas only when it is asked for."""
+    if name == "load_trained":
+        from bsnn.training.runner import load_trained
+
+        return load_trained
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
