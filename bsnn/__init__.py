@@ -11,5 +11,32 @@ from bsnn.activations import SigmoidGELU
 from bsnn.gpn import GPN, gaussian_poincare_constants
 from bsnn.haar import haar_orthogonal
 from bsnn.network import BSNN, Signals
+from bsnn.nn import (
+    Diagnosis,
+    Normalization,
+    delta_orthogonal_,
+    diagnose,
+    haar_orthogonal_,
+    normalize,
+    orthogonal,
+    spherical_,
+    unit_rows,
+)
 
-__all__ = ["BSNN", "GPN", "SigmoidGELU", "Signals", "gaussian_poincare_constants", "haar_orthogonal"]
+__all__ = [
+    "BSNN",
+    "GPN",
+    "Diagnosis",
+    "Normalization",
+    "SigmoidGELU",
+    "Signals",
+    "delta_orthogonal_",
+    "diagnose",
+    "gaussian_poincare_constants",
+    "haar_orthogonal",
+    "haar_orthogonal_",
+    "normalize",
+    "orthogonal",
+    "spherical_",
+    "unit_rows",
+]

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from bsnn.activations import value_and_slope
-from bsnn.haar import haar_orthogonal
+from bsnn.nn.init import haar_orthogonal_, spherical_
+from bsnn.nn.parametrizations import normalised_rows
 from bsnn.quadrature import float64_phi
 
 
@@ -101,12 +102,10 @@ class BSNN(nn.Module):
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the initial weights anew."""
         for V in self.V:  # one layer at a time: no second copy of all weights
-            if self.initialisation == "gaussian":
-                V.copy_(F.normalize(torch.randn(V.shape, generator=generator, dtype=torch.float64), dim=-1))
-            else:
-                V.copy_(haar_orthogonal(*V.shape, generator=generator, dtype=torch.float64))
+            draw = spherical_ if self.initialisation == "gaussian" else haar_orthogonal_
+            draw(V, generator=generator)
         for layer in (self.top, self.bottom):
-            layer.weight.copy_(haar_orthogonal(*layer.weight.shape, generator=generator, dtype=torch.float64))
+            haar_orthogonal_(layer.weight, generator=generator)
             uniform = torch.rand(layer.out_features, generator=generator, dtype=torch.float64)
             layer.bias.copy_((2 * uniform - 1) * layer.in_features**-0.5)
         for batch_norm in self.batch_norms:
@@ -121,7 +120,7 @@ class BSNN(nn.Module):
     @property
     def W(self) -> Tensor:
         """The constrained weights, rows of norm one, shape (L, N, N)."""
-        return F.normalize(self.V, dim=-1)
+        return normalised_rows(self.V, start_dim=2)
 
     def forward(self, x_BD: Tensor) -> Tensor:
         x_BN = self.activation(self.bottom(x_BD))
@@ -158,7 +157,7 @@ class BSNN(nn.Module):
 
     def _pre_activation(self, layer: int, V: Tensor, x_BN: Tensor) -> Tensor:
         # a layer's W at a time: all at once (self.W) is twice as slow to differentiate at width 500, being out of cache
-        h_BN = F.linear(x_BN, F.normalize(V, dim=-1))
+        h_BN = F.linear(x_BN, normalised_rows(V))
         return self.batch_norms[layer](h_BN) if self.batch_norms else h_BN
 
 
