@@ -90,7 +90,7 @@ collapse: ## deep narrow networks collapse (the collapse paper's Figures 1-7)
 bridge: ## GPN networks under the last two lenses
 theory vanishing shrinkage collapse bridge: %: $(READY)
 	$(RUN) -m experiments.$@ -m '+experiment=glob($@_*)' budget=$(budget) results_dir=$(RESULTS)
-	$(RUN) -m scripts.$@ $(results)
+	$(RUN) -m experiments.$@.report $(results)
 
 page: $(READY) ## index.html: all curves, gradients and runs on one page, to open in a browser
 	$(RUN) -m scripts.page $(results)

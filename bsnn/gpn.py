@@ -17,12 +17,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bsnn.quadrature import ROUNDING, Phi, analyse, name_of
+from bsnn.quadrature import ROUNDING, TELLABLE, Phi, analyse, name_of
 
 # Above this E phi^2 / E phi'^2, phi's rounding of 1e-16 is more than 1e-10 of its variation.
 _NEARLY_CONSTANT = 1e11
-# disc of a function with jumps is known to about 1e-14: below this its root, and so b, is not known to 1e-10.
-_TELLABLE = 1e-8
 
 
 def gaussian_poincare_constants(phi: Phi, root: str = "paper", kinks: Sequence[float] = ()) -> tuple[float, float]:
@@ -37,7 +35,8 @@ def gaussian_poincare_constants(phi: Phi, root: str = "paper", kinks: Sequence[f
     that disc < 0 (no b exists) or so near to it that b can't be told, or if phi is nearly constant, so that float64
     has fewer than ten digits of phi - E phi. A phi with jumps but disc > 0 is accepted: its (a, b) do solve the two
     equations, with phi' taken between the jumps, but the paper's theory, which needs a Lipschitz phi, says nothing
-    about it. Jumps below 1e-10 of sqrt(E phi'^2) are taken for rounding.
+    about it. Where disc < 1e-8, jumps that, times the density there,
+    are below 1e-10 of sqrt(E phi'^2) are taken for rounding.
 
     >>> a, b = gaussian_poincare_constants(torch.tanh)
     >>> round(a, 6), round(b, 6)
@@ -56,10 +55,10 @@ def gaussian_poincare_constants(phi: Phi, root: str = "paper", kinks: Sequence[f
             f"{name_of(phi)} is nearly constant: E phi^2 / E phi'^2 = {second / derivative_second:.3g} leaves float64 "
             "fewer than ten digits of phi's variation; expected phi without its mean, which normalisation takes out"
         )
-    if found.disc < (_TELLABLE if found.jumps else -ROUNDING):
+    if found.disc < (TELLABLE if found.jumps else -ROUNDING):
         raise ValueError(
             f"{name_of(phi)} jumps: 1 - Var phi / E phi'^2 = {found.disc:.3g}, which the Gaussian-Poincaré inequality "
-            f"forbids for a continuous function if negative; below {_TELLABLE:g} no b makes E (a phi + b)^2 = 1, "
+            f"forbids for a continuous function if negative; below {TELLABLE:g} no b makes E (a phi + b)^2 = 1, "
             "or none that float64 can tell; expected a continuous function"
         )
     a = derivative_second**-0.5

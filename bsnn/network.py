@@ -12,6 +12,7 @@ from bsnn.activations import value_and_slope
 from bsnn.nn.init import haar_orthogonal_, spherical_
 from bsnn.nn.parametrizations import normalised_rows
 from bsnn.quadrature import float64_phi
+from bsnn.randomness import device_of
 
 
 class Signals(NamedTuple):
@@ -101,12 +102,13 @@ class BSNN(nn.Module):
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw the initial weights anew."""
+        drawn_on = device_of(generator)
         for V in self.V:  # one layer at a time: no second copy of all weights
             draw = spherical_ if self.initialisation == "gaussian" else haar_orthogonal_
             draw(V, generator=generator)
         for layer in (self.top, self.bottom):
             haar_orthogonal_(layer.weight, generator=generator)
-            uniform = torch.rand(layer.out_features, generator=generator, dtype=torch.float64)
+            uniform = torch.rand(layer.out_features, generator=generator, dtype=torch.float64, device=drawn_on)
             layer.bias.copy_((2 * uniform - 1) * layer.in_features**-0.5)
         for batch_norm in self.batch_norms:
             assert isinstance(batch_norm, nn.BatchNorm1d)

@@ -65,7 +65,7 @@ def draw(
     memory: 1.8 GB for 200 layers of width 1500 in float32.
     """
     stream = generator(seed, Purpose.SYNTHETIC, index, width, 0)
-    input_BN, error_BN = torch.randn(2, samples, width, generator=stream, dtype=dtype).to(device)
+    input_BN, error_BN = torch.randn(2, samples, width, generator=stream, dtype=dtype, device="cpu").to(device)
     W_LNN = torch.empty(depth, width, width, dtype=dtype, device=device)
 
     def fill(layer: int) -> None:
@@ -163,7 +163,7 @@ class SlopeHistogram:
     bins: int
 
     def __post_init__(self) -> None:
-        self._counts = torch.zeros(self.bins + 2, dtype=torch.int64)
+        self._counts = torch.zeros(self.bins + 2, dtype=torch.int64, device="cpu")
 
     def add(self, values: Tensor) -> None:
         if values.isnan().any():

@@ -31,6 +31,9 @@ _SMALLEST = 1e-290
 # about 1e-14, a jump of height J in a function of unit slope about J: jumps down to 1e-10 are told from rounding.
 ROUNDING = 1e-10
 
+# disc of a function with jumps is known to about 1e-14: below this its root, and so b, is not known to 1e-10.
+TELLABLE = 1e-8
+
 _INTEGRALS = ("E phi", "E phi'", "E x phi", "E phi^2", "E phi'^2")
 
 
@@ -90,10 +93,10 @@ def analyse(phi: Phi, kinks: Sequence[float]) -> Analysis:
 
     With c1 = E phi', r has no Hermite component of degree 1, so E r'^2 >= 2 Var r, and nothing cancels. gap is 0 for a
     continuous phi (Stein's lemma: integration by parts); each jump subtracts its height times the density there. So gap
-    tells jumps from rounding, and is dropped if it is rounding.
+    tells jumps from rounding, and is dropped if it is rounding: below 1e-14 of sqrt(E phi'^2), or where disc is so
+    small that gap alone would decide it, below 1e-10.
     """
-    # Neither an ambient inference mode, which would forbid phi', nor torch's default device has a say in what follows.
-    with torch.inference_mode(False):
+    with torch.inference_mode(False):  # an ambient inference mode would forbid phi'
         function, exponent = normalised_phi(phi)
         edges = first_edges(kinks)
 
@@ -122,8 +125,12 @@ def analyse(phi: Phi, kinks: Sequence[float]) -> Analysis:
     second = rr + 2 * (c0 * r + c1 * xr) + c0**2 + c1**2
     derivative_second = drdr + 2 * c1 * dr + c1**2
     gap = dr - xr
-    jumps = abs(gap) > ROUNDING * math.sqrt(derivative_second)
-    deficit = drdr - (rr - r**2) + (2 * c1 * gap if jumps else 0.0)
+    deficit = drdr - (rr - r**2)
+    jump = abs(gap) / math.sqrt(derivative_second) if derivative_second else 0.0
+    jumps = jump > ROUNDING
+    # Where b can be told at all, it needs jumps that are much smaller than what a user's formula may leave of rounding.
+    if jumps or (jump > _NOISE and deficit > TELLABLE * derivative_second):
+        deficit += 2 * c1 * gap
     disc = deficit / derivative_second if derivative_second else math.nan
     return Analysis(exponent, GaussianMoments(mean, second, derivative_second), c1 + dr, rr, drdr, disc, jumps)
 
@@ -181,7 +188,7 @@ def infinite_moment(phi: Phi, squares: str) -> str:
 def checked_value_and_slope(phi: Phi, function: Phi, x: Tensor) -> tuple[Tensor, Tensor]:
     """phi(x) and phi'(x), x (N,), of phi's normalised form. Raises ValueError where either is not a finite number."""
     try:
-        with torch.device("cpu"):
+        with torch.device("cpu"):  # also for what phi's own backward pass makes
             y, dy = value_and_slope(function, x)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
@@ -211,9 +218,10 @@ def normalised_phi(phi: Phi) -> tuple[Phi, int]:
 
     A power of two, which changes no digit. 2^n is the size of phi times the square root of the density.
     """
-    with torch.no_grad(), torch.device("cpu"):
+    with torch.no_grad():
         function = float64_phi(phi)
-        x = torch.linspace(-RANGE, RANGE, 1218, dtype=torch.float64)  # 0, where phi may be singular, is left out
+        # 0, where phi may be singular, is left out
+        x = torch.linspace(-RANGE, RANGE, 1218, dtype=torch.float64, device="cpu")
         size = float((function(x.clone()) * root_density(x)).abs().nan_to_num(0.0, 0.0, 0.0).max())
     if 0 < size < _SMALLEST:
         raise ValueError(
@@ -246,7 +254,7 @@ def float64_phi(phi: Phi) -> Phi:
         raise ValueError(f"expected a function of a tensor or a module instance such as torch.nn.Tanh(), found {phi!r}")
     state = torch.random.get_rng_state()
     try:
-        with torch.inference_mode(False), torch.device("cpu"), torch.autocast("cpu", enabled=False):
+        with torch.inference_mode(False), torch.autocast("cpu", enabled=False):
             return _elementwise(phi)
     except ValueError:
         # Only then: the state is the whole process's, and another thread may use it.
@@ -254,13 +262,23 @@ def float64_phi(phi: Phi) -> Phi:
         raise
 
 
+def on_cpu(phi: Phi) -> Phi:
+    """phi, with the tensors that it makes itself on the CPU, whatever torch's default device is."""
+
+    def evaluated(x: Tensor) -> Tensor:
+        with torch.device("cpu"):
+            return phi(x)
+
+    return evaluated
+
+
 def _elementwise(phi: Phi) -> Phi:
-    training, evaluation = phi, phi
-    x = torch.linspace(-3, 3, 64, dtype=torch.float64)
+    training, evaluation = on_cpu(phi), on_cpu(phi)
+    x = torch.linspace(-3, 3, 64, dtype=torch.float64, device="cpu")
     shuffled = x.flip(0)[::2].reshape(2, 4, 4)
     try:
         if isinstance(phi, nn.Module):
-            training, evaluation = _float64_copy(phi).train(), _float64_copy(phi).eval()
+            training, evaluation = on_cpu(_float64_copy(phi).train()), on_cpu(_float64_copy(phi).eval())
         with torch.no_grad():
             y, y_shuffled = training(x.clone()), evaluation(shuffled.clone())
     except Exception as error:  # somebody else's code can fail in any way

@@ -34,6 +34,11 @@ def generator(seed: int, purpose: Purpose, *index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
+def device_of(generator: torch.Generator | None) -> torch.device:
+    """Where `generator` draws, whatever torch's default device is; without one, the default device."""
+    return torch.get_default_device() if generator is None else generator.device
+
+
 def batch_order(seed: int, epoch: int, n: int) -> Tensor:
     """The permutation of range(n), int64, in which epoch `epoch` (from 0) visits the training set."""
-    return torch.randperm(n, generator=generator(seed, Purpose.BATCH_ORDER, epoch))
+    return torch.randperm(n, generator=generator(seed, Purpose.BATCH_ORDER, epoch), device="cpu")

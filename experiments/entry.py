@@ -19,7 +19,7 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from hydra.errors import CompactHydraException
 
 from bsnn.errors import UserError
-from bsnn.tally import Tally
+from bsnn.training.tally import Tally
 from experiments import STARTED
 
 MORE_TO_DO = 75

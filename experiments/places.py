@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from bsnn.config import CONF
 from bsnn.errors import UserError
-from bsnn.tables import OTHER_SETTINGS
+from bsnn.results.tables import OTHER_SETTINGS
 from experiments.units import identity_hash
 
 MACHINE = ("device", "threads", "results_dir")

@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from bsnn import provenance
 from bsnn.config import StudyConfig, checked
 from bsnn.errors import UserError
+from bsnn.results import provenance
 from experiments import constants, places
 from experiments.units import Work, compute, threads_for
 

@@ -33,13 +33,13 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from bsnn import provenance
 from bsnn.config import CONF, SyntheticConfig, checked, register
 from bsnn.errors import UserError
 from bsnn.gpn import GPN
 from bsnn.modules import build
 from bsnn.propagation import Activation, Draw, draw, each, propagate, ratio, slope_histogram
 from bsnn.quadrature import float64_phi
+from bsnn.results import provenance
 from experiments import constants, entry, places
 from experiments.units import Row, Work, compute, threads_for
 

@@ -9,11 +9,11 @@ trains, whatever the activation; without GPN, ReLU, LeakyReLU and GELU don't; ba
     python -m experiments.train +experiment=table2 budget=paper time_limit=540          nine minutes of it
 
 Cost: the table's 48 networks under quick 7 minutes on two cores of an Intel Xeon that had other work beside.
-Output: results/<budget>/runs/<cell>/record.json (see bsnn.records) and a W&B run for each cell. A cell that is already
-trained is skipped, an interrupted one resumes. hydra/launcher=stacked trains the cells of a grid together, which is
-faster; stacked_slurm, stacked_ray and stacked_local send stacks to a cluster, or to processes of their own. Launchers
-that give each cell a process (joblib) work too. Exit code: 0, all cells are trained; 1, something failed; 75, the time
-limit has stopped it and the same command goes on; 130, Ctrl-C; 143, SIGTERM.
+Output: results/<budget>/runs/<cell>/record.json (see bsnn.results.records) and a W&B run for each cell. A cell that is
+already trained is skipped, an interrupted one resumes. hydra/launcher=stacked trains the cells of a grid together,
+which is faster; stacked_slurm, stacked_ray and stacked_local send stacks to a cluster, or to processes of their own.
+Launchers that give each cell a process (joblib) work too. Exit code: 0, all cells are trained; 1, something failed;
+75, the time limit has stopped it and the same command goes on; 130, Ctrl-C; 143, SIGTERM.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bsnn import config as schemas
-from bsnn.dispatch_cells import CellSpread, confined
-from bsnn.launcher import batched
-from bsnn.records import Record
-from bsnn.runner import Job, run_cells
-from bsnn.timelimit import OutOfTime
+from bsnn.launch.cells import CellSpread, confined
+from bsnn.launch.launcher import batched
+from bsnn.results.records import Record
+from bsnn.training.runner import Job, run_cells
+from bsnn.training.timelimit import OutOfTime
 from experiments.entry import end_with_parent, note, reports_user_errors, run, started, without_traceback
 
 schemas.register()

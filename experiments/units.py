@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bsnn import provenance, tables
 from bsnn.errors import UserError
 from bsnn.files import locked, read_json, write_json
+from bsnn.results import provenance, tables
 
 SCHEMA = 2  # of the .json: with the SHA-256 of the .csv
 

@@ -30,7 +30,7 @@ except ImportError:
 
 
 class _DispatchLauncher(Launcher):
-    """Hands the jobs to bsnn.dispatch with a pool that its subclass makes."""
+    """Hands the jobs to bsnn.launch.dispatch with a pool that its subclass makes."""
 
     name: str
     package: str
@@ -57,7 +57,7 @@ class _DispatchLauncher(Launcher):
                 raise CompactHydraException(
                     f"hydra.launcher.{setting}: expected a whole number >= {least}, found {found}."
                 )
-        from bsnn.dispatch import launch
+        from bsnn.launch.dispatch import launch
 
         parameters = OmegaConf.to_container(OmegaConf.create(self.parameters), resolve=True)
         return launch(
@@ -71,14 +71,14 @@ class _DispatchLauncher(Launcher):
 
     @abstractmethod
     def _pool(self, parameters: Any) -> Any:
-        """A bsnn.dispatch_worker.Pool."""
+        """A bsnn.launch.worker.Pool."""
 
 
 class StackedSlurmLauncher(_DispatchLauncher):
     name, package, extra = "stacked_slurm", "submitit", "bsnn[slurm]"
 
     def _pool(self, parameters: Any) -> Any:
-        from bsnn.dispatch_submitit import SlurmPool
+        from bsnn.launch.on_slurm import SlurmPool
 
         return SlurmPool(parameters)
 
@@ -87,7 +87,7 @@ class StackedLocalLauncher(_DispatchLauncher):
     name, package, extra = "stacked_local", "submitit", "bsnn[slurm]"
 
     def _pool(self, parameters: Any) -> Any:
-        from bsnn.dispatch_submitit import LocalPool
+        from bsnn.launch.on_slurm import LocalPool
 
         return LocalPool(parameters)
 
@@ -96,7 +96,7 @@ class StackedRayLauncher(_DispatchLauncher):
     name, package, extra = "stacked_ray", "ray", "bsnn[ray]"
 
     def _pool(self, parameters: Any) -> Any:
-        from bsnn.dispatch_ray import RayPool
+        from bsnn.launch.on_ray import RayPool
 
         return RayPool(**parameters["ray"])
 

@@ -14,14 +14,15 @@ from hydra.core.utils import JobReturn
 
 
 class StackedLauncher(BasicLauncher):
-    """bsnn.launcher's, for tasks with a batched form; anything else runs job by job, as with Hydra's own launcher."""
+    """bsnn.launch.launcher's, for tasks with a batched form, on all GPUs; anything else runs job by job, as with
+    Hydra's own launcher."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         assert self.config is not None
         own_process = self.config.hydra.job.chdir or self.config.hydra.job.env_set
         if own_process or not hasattr(self.task_function, "batched"):
             return super().launch(job_overrides, initial_job_idx)
-        from bsnn.launcher import launch
+        from bsnn.launch.on_gpus import launch
 
         return launch(self, job_overrides, initial_job_idx)
 

@@ -17,7 +17,7 @@ from bsnn.data import dataset_spec
 from bsnn.data.bundle import write_bundle
 from bsnn.data.cache import dataset_folder, load_arrays
 from bsnn.files import user_path
-from scripts import cli
+from bsnn.results import cli
 from scripts.data import DEFAULT
 
 

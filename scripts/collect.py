@@ -33,9 +33,9 @@ from bsnn.cell import Cell
 from bsnn.config import NAME, TrainConfig, checked
 from bsnn.errors import UserError
 from bsnn.files import try_lock, user_path, write_atomically
-from bsnn.provenance import knows_commit
-from bsnn.records import FINISHED, SCHEMA, UNFINISHED, Record, how_far, run_dir
-from scripts import cli
+from bsnn.results import cli
+from bsnn.results.provenance import knows_commit
+from bsnn.results.records import FINISHED, SCHEMA, UNFINISHED, Record, how_far, run_dir
 
 MEMBER = re.compile(rf"(?P<budget>{NAME.pattern})/runs/(?P<id>[\w.-]+)/record\.json", re.ASCII)
 MOST_BYTES = 16 * 10**6  # of one record

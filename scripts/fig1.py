@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bsnn import plotting
-from scripts.cli import run
-from scripts.synthetic_figures import Results, draw_and_save
+from bsnn.results.cli import run
+from scripts.report.synthetic import Results, draw_and_save
 
 VANISHED = 1e-6
 ROWS = {

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bsnn import plotting
-from bsnn.synthetic_claims import NEAR_ONE, share_near_one
-from scripts.cli import run
-from scripts.synthetic_figures import Results, draw_and_save
+from bsnn.results.claims_synthetic import NEAR_ONE, share_near_one
+from bsnn.results.cli import run
+from scripts.report.synthetic import Results, draw_and_save
 
 COLUMNS = 4
 LINEAR = ("tanh", "elu")  # slope 1 at 0, where their signal ends (Fig. 1); the paper shows Tanh alone

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from bsnn import plotting
-from scripts.cli import run
-from scripts.synthetic_figures import Results, draw_and_save
+from bsnn.results.cli import run
+from scripts.report.synthetic import Results, draw_and_save
 
 SPREAD = 0.012  # the functions' points at one width lie side by side, this share of the width apart
 

@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from bsnn import budgets, plotting, results
-from bsnn.budgets import Key
-from bsnn.claims import CHANCE
-from bsnn.equal_epochs import span
+from bsnn import plotting
 from bsnn.files import write_text
-from bsnn.records import FINISHED, UNFINISHED
-from bsnn.results import Results, runs_of
-from scripts import cli
+from bsnn.results import budgets, cli, grid
+from bsnn.results.budgets import Key
+from bsnn.results.claims import CHANCE
+from bsnn.results.equal_epochs import span
+from bsnn.results.grid import Results, runs_of
+from bsnn.results.records import FINISHED, UNFINISHED
 
 FIGURES = {"fig4": "cifar10", "fig4_mnist": "mnist"}
 COLUMNS = 3
@@ -52,7 +52,7 @@ VARIANTS = (
 
 def main(argv: list[str] | None = None) -> None:
     folder = cli.budget_dir(__doc__, argv)
-    loaded = results.load(folder)
+    loaded = grid.load(folder)
     for name, dataset in FIGURES.items():
         table = curves(loaded, dataset)
         write_text(folder / f"{name}.csv", table.to_csv(index=False, na_rep="nan", lineterminator="\n"))

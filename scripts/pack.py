@@ -19,8 +19,8 @@ from pathlib import Path
 
 from bsnn.errors import UserError
 from bsnn.files import user_path, write_atomically
-from bsnn.records import read_records
-from scripts import cli
+from bsnn.results import cli
+from bsnn.results.records import read_records
 
 MOST_BYTES = 16 * 10**6
 

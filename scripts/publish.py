@@ -8,7 +8,11 @@ those of Figures 1-3 that aren't computed yet: these are left out.
 
 from __future__ import annotations
 
-from scripts import account, cli, fig1, fig2, fig3, fig4, page, report, sweeps, table1, table2
+from bsnn.results import cli
+from scripts import fig1, fig2, fig3, fig4, sweeps, table1, table2
+from scripts.page import __main__ as page
+from scripts.report import __main__ as report
+from scripts.report import account
 
 
 def main(argv: list[str] | None = None) -> None:

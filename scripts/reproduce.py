@@ -29,16 +29,18 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from bsnn import costs, paper
-from bsnn.budgets import load_budget, table_configs
+from bsnn import paper
 from bsnn.cell import Cell
-from bsnn.cellrun import goal, stored
 from bsnn.config import CONF, TrainConfig, checked, register
 from bsnn.errors import UserError
-from bsnn.provenance import choose_device
-from bsnn.records import run_dir
+from bsnn.launch import on_gpus
+from bsnn.results import cli
+from bsnn.results.budgets import load_budget, table_configs
+from bsnn.results.provenance import choose_device
+from bsnn.results.records import run_dir
+from bsnn.training import costs
+from bsnn.training.cellrun import goal, stored
 from experiments.entry import MORE_TO_DO
-from scripts import cli
 
 STARTED = time.time()
 CHOICES = ("dataset", "activation", "gpn", "batch_norm")
@@ -162,7 +164,9 @@ def _say_cost(configs: Sequence[TrainConfig], until: int | None, folder: Path) -
     if not left:
         return
     one = configs[0]
-    cost = costs.estimate(left, until, choose_device(one.device), folder, one.threads, one.max_stack)
+    device = choose_device(one.device)
+    gpus = len(on_gpus.in_use()) if device.type == "cuda" else 1
+    cost = costs.estimate(left, until, device, folder, one.threads, one.max_stack, gpus)
     print(cost.sentence(), flush=True)
     shortage = cost.shortage()
     if shortage is not None:

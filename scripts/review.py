@@ -20,18 +20,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bsnn import budgets, results
-from bsnn.records import RESULTS, UNFINISHED
-from bsnn.wandb_review import make_runs
-from scripts import cli
-from scripts.dashboard_options import parse
+from bsnn.results import budgets, cli, grid
+from bsnn.results.records import RESULTS, UNFINISHED
+from bsnn.tracking.review import make_runs
+from scripts.dashboard.options import parse
 
 REVIEW = Path("outputs/review")
 
 
 def main(argv: list[str] | None = None) -> None:
     options = parse(__doc__, argv)
-    loaded = results.load(options.folder)
+    loaded = grid.load(options.folder)
     budget = loaded.budget.name
     records = [*loaded.records, *loaded.others]
     folder = REVIEW / budget

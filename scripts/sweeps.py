@@ -20,13 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from bsnn import budgets, plotting, results
-from bsnn.claims import CHANCE
+from bsnn import plotting
 from bsnn.files import write_text
 from bsnn.plotting import LogRange
-from bsnn.results import Results
-from bsnn.sweeps import Sweep, runs, so_far, summary, sweeps, varied
-from scripts import cli
+from bsnn.results import budgets, cli, grid
+from bsnn.results.claims import CHANCE
+from bsnn.results.grid import Results
+from bsnn.results.sweeps import Sweep, runs, so_far, summary, sweeps, varied
 
 LABELS = {
     "depth": "depth (layers)",
@@ -43,7 +43,7 @@ ROWS = (
 
 def main(argv: list[str] | None = None) -> None:
     folder = cli.budget_dir(__doc__, argv)
-    loaded = results.load(folder)
+    loaded = grid.load(folder)
     for sweep, table, told in made(loaded):
         text = table.to_csv(index=False, na_rep="nan", lineterminator="\n")
         write_text(folder / f"{sweep.stem}.csv", text)
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def made(loaded: Results) -> list[tuple[Sweep, pd.DataFrame, str]]:
-    """The sweeps of which more was trained than what Table 2 has, each with its summary and bsnn.sweeps.so_far."""
+    """The sweeps with more networks than Table 2 has, each with its summary and bsnn.results.sweeps.so_far."""
     found = [(sweep, runs(sweep, loaded)) for sweep in sweeps()]
     return [(sweep, summary(sweep, table), so_far(table)) for sweep, table in found if varied(sweep, table)]
 
@@ -97,7 +97,7 @@ def draw(loaded: Results, sweep: Sweep, table: pd.DataFrame, so_far: str) -> Fig
 
 
 def headline(budget: str, sweep: Sweep) -> str:
-    """bsnn.budgets.headline, without the settings that the figure has on its axis."""
+    """bsnn.results.budgets.headline, without the settings that the figure has on its axis."""
     kept = [(name, ours, theirs) for name, ours, theirs in budgets.differences(budget) if name not in sweep.axes]
     kept = [difference for difference in kept if not difference[0].startswith("synthetic ")]
     if not kept:

@@ -19,12 +19,12 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from bsnn import budgets, results, wandb_results, wandb_upload
 from bsnn.files import try_lock
-from bsnn.records import RESULTS, UNFINISHED, Record, run_dir
-from bsnn.wandb_login import connect, server
-from scripts import cli
-from scripts.dashboard_options import parse
+from bsnn.results import budgets, cli, grid
+from bsnn.results.records import RESULTS, UNFINISHED, Record, run_dir
+from bsnn.tracking import artifact, upload
+from bsnn.tracking.login import connect, server
+from scripts.dashboard.options import parse
 
 SCRATCH = Path("outputs/sync")
 
@@ -32,7 +32,7 @@ SCRATCH = Path("outputs/sync")
 def main(argv: list[str] | None = None) -> None:
     options = parse(__doc__, argv)
     folder = options.folder
-    loaded = results.load(folder)
+    loaded = grid.load(folder)
     headline = budgets.headline(folder.name)
     api, entity = connect(options.config)
     config = replace(options.config, entity=entity)
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     records = [*loaded.records, *loaded.others]
     shown = [record for record in records if record["status"] in RESULTS]
     resting = [record for record in shown if record["status"] != UNFINISHED or _rests(folder, record)]
-    uploaded, superseded = wandb_upload.upload(api, config, folder.name, resting, SCRATCH / folder.name)
+    uploaded, superseded = upload.upload(api, config, folder.name, resting, SCRATCH / folder.name)
     told = [f"runs: {uploaded} uploaded, {len(resting) - uploaded} were there already"]
     if unfinished := sum(record["status"] == UNFINISHED for record in resting):
         told.append(f"{unfinished} of them unfinished")
@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     if not (folder / "provenance.json").exists():
         print(f"no report yet, so no tables and figures: python -m scripts.publish {options.given}, then this again")
         return
-    new = wandb_results.publish(api, config, folder, headline)
-    name = wandb_results.run_name(folder.name)
+    new = artifact.publish(api, config, folder, headline)
+    name = artifact.run_name(folder.name)
     print(f"artifact {name}: " + ("a new version" if new else "unchanged, nothing uploaded"))
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from bsnn import paper
-from bsnn.budgets import Key, table_configs
 from bsnn.files import write_text
 from bsnn.gpn import gaussian_poincare_constants
 from bsnn.modules import build
-from scripts import cli
+from bsnn.results import cli
+from bsnn.results.budgets import Key, table_configs
 
 DIGITS = 10
 """Decimals written: what gaussian_poincare_constants guarantees, and so the same on every machine."""

@@ -17,12 +17,11 @@ from typing import Any
 
 import pandas as pd
 
-from bsnn import budgets, results
-from bsnn.budgets import Key
 from bsnn.files import write_text
-from bsnn.records import UNFINISHED
-from bsnn.results import Results
-from scripts import cli
+from bsnn.results import budgets, cli, grid
+from bsnn.results.budgets import Key
+from bsnn.results.grid import Results
+from bsnn.results.records import UNFINISHED
 
 SPLITS = ("train", "test")
 VARIANTS = {
@@ -36,7 +35,7 @@ Entries = dict[Key, dict[str, Any]]
 
 def main(argv: list[str] | None = None) -> None:
     folder = cli.budget_dir(__doc__, argv)
-    loaded = results.load(folder)
+    loaded = grid.load(folder)
     write_text(folder / "table2.csv", loaded.table.to_csv(index=False, na_rep="nan", lineterminator="\n"))
     write_text(folder / "table2.md", markdown(loaded))
     write_text(folder / "table2.tex", latex(loaded))
@@ -127,8 +126,8 @@ def agreement(loaded: Results) -> list[str]:
                              _digits(printed), difference])  # fmt: skip
     of_all = f" Judged: the finished cells, {known} of {len(loaded.table)}." if unfinished(loaded.table) else ""
     sentence = (
-        f"**Agreement.** The paper's single run lies within {results.AGREES_SD:g} standard deviations of our mean, or "
-        f"within {results.AGREES_POINTS:g} point of it, for {' and '.join(told)}."
+        f"**Agreement.** The paper's single run lies within {grid.AGREES_SD:g} standard deviations of our mean, or "
+        f"within {grid.AGREES_POINTS:g} point of it, for {' and '.join(told)}."
         + (" With one seed only the second can be told." if loaded.table["n"].max() < 2 else "")
         + of_all
     )
@@ -292,7 +291,7 @@ def _note(loaded: Results, key: Key, entry: dict[str, Any], notes: Notes) -> int
     """The number of the footnote that says what became of a cell; None if all seeds ended ok."""
     if entry["status"] == "missing":
         return notes.number("missing: not trained yet, there is no record.")
-    runs = results.runs_of(loaded.runs, *key)
+    runs = grid.runs_of(loaded.runs, *key)
     told = []
     diverged, crashed = runs[runs["status"] == "diverged"], runs[runs["status"] == "crashed"]
     if len(diverged):

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from bsnn import paper
-from bsnn.budgets import Key, table_configs
 from bsnn.cell import Cell
-from bsnn.claims import CHANCE
-from bsnn.metrics import Row
-from bsnn.planning import steps_per_epoch
-from bsnn.records import Record, run_dir, write_record
-from bsnn.results import runs_of
+from bsnn.results.budgets import Key, table_configs
+from bsnn.results.claims import CHANCE
+from bsnn.results.grid import runs_of
+from bsnn.results.metrics import Row
+from bsnn.results.records import Record, run_dir, write_record
+from bsnn.training.planning import steps_per_epoch
 
 CLOCK_AND_ORIGIN = ("started", "finished", "seconds", "provenance", "segments")
 """The entries of a record in which two trainings of one cell on one machine differ, beside the seconds of its rows."""

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bsnn import checkpoints, results
 from bsnn.activations import SigmoidGELU
 from bsnn.cell import Cell
-from bsnn.checkpoints import Progress
+from bsnn.engine.reference import ReferenceStack
 from bsnn.errors import UserError
 from bsnn.modules import build
-from bsnn.records import cell_of, read_record, run_dir, write_record
-from bsnn.reference import ReferenceStack
-from bsnn.runner import load_trained
+from bsnn.results import grid
+from bsnn.results.records import cell_of, read_record, run_dir, write_record
+from bsnn.training import checkpoints
+from bsnn.training.checkpoints import Progress
+from bsnn.training.runner import load_trained
 from tests.engine.cells import make_cell
 from tests.factories import make_record, write
 
@@ -116,7 +117,7 @@ def test_a_folder_from_somebody_else_runs_nothing_unless_it_is_trusted(tmp_path:
 def test_results_are_read_without_building_what_they_name(tmp_path: Path) -> None:
     record = make_record(make_cell("foreign", activation_module=FOREIGN, depth=8, width=16), "smoke")
     write(tmp_path, record)
-    assert results.load(tmp_path / "smoke").others == [record]
+    assert grid.load(tmp_path / "smoke").others == [record]
     cell = cell_of(record)
     assert cell is not None
     with pytest.raises(UserError, match="trust=True"):

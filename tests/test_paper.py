@@ -8,7 +8,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from bsnn import paper
-from bsnn.budgets import differences, headline, load_budget, table_configs
+from bsnn.results.budgets import differences, headline, load_budget, table_configs
 
 
 def test_table1_has_the_six_functions_in_order() -> None:

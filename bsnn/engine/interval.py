@@ -14,7 +14,7 @@ from bsnn.data import Dataset
 
 
 class Trainable(Protocol):
-    """What bsnn.engine.stack.Stack and bsnn.reference.ReferenceStack have in common."""
+    """What bsnn.engine.stack.Stack and bsnn.engine.reference.ReferenceStack have in common."""
 
     cells: list[Cell]
 

@@ -61,8 +61,9 @@ def disagreement(cell: Cell, device: torch.device, precision: str, make: Make) -
     spec, batch = dataset_spec(cell.dataset), cell.batch_size
     rest = spec.train_size % batch
     samples = (WARM_UP + REPLAYS) * batch + (rest if rest >= SMALLEST_REST else 0)
-    x, y = torch.randn(samples, spec.features, generator=g), torch.randint(spec.classes, (samples,), generator=g)
-    order_KS = torch.stack([torch.randperm(samples, generator=g) for _ in members])
+    x = torch.randn(samples, spec.features, generator=g, device="cpu")
+    y = torch.randint(spec.classes, (samples,), generator=g, device="cpu")
+    order_KS = torch.stack([torch.randperm(samples, generator=g, device="cpu") for _ in members])
 
     def steps(stack: Stack, run: Callable[..., Measured]) -> Measured:
         inputs, labels = x.to(stack.device, stack.dtype), y.to(stack.device)
@@ -86,7 +87,7 @@ def disagreement(cell: Cell, device: torch.device, precision: str, make: Make) -
 
 def _disturb(layers: LayerState, g: torch.Generator) -> None:
     def normal(like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=g).to(like.device)
+        return torch.randn(like.shape, generator=g, device="cpu").to(like.device)
 
     layers.V.mul_(1 + normal(layers.r).abs().unsqueeze(-1))
     torch.linalg.vector_norm(layers.V, dim=-1, out=layers.r)

@@ -30,7 +30,7 @@ from bsnn.engine import functions, gpu
 from bsnn.engine.cpu import CompiledPasses, kernels
 from bsnn.engine.passes import ACTIVATIONS, BOTTOM, FusedPasses, LayerState, Optimiser, Passes, TorchPasses
 from bsnn.engine.products import baddbmm, bmm
-from bsnn.reference import copy_parts, initial_network
+from bsnn.engine.reference import copy_parts, initial_network
 
 SHARED = ("dataset", "depth", "width", "epochs", "max_steps", "evaluations_per_epoch", "batch_size", "learning_rate",
           "momentum", "dtype")  # fmt: skip

@@ -9,7 +9,7 @@ and does the pass as well. What a layer of K networks moves, in units of K N^2 n
     update          V and velocity read and written       4
 
 One kernel for the whole way back would save the second reading, but it needs two products at once: more registers than
-a thread has, and more instructions a number than the memory's time pays for. `python -m scripts.kernel_report` says
+a thread has, and more instructions a number than the memory's time pays for. `python -m scripts.gpu.kernels` says
 what the compiler makes of each kernel.
 
 Products are exact float32 (`precision="ieee"`) or another of PRECISIONS: tensor cores multiply numbers of 11 or 8
@@ -48,7 +48,7 @@ class Tile:
 
 
 def default_tile(kernel: str, block_b: int, precision: str = "ieee") -> Tile:
-    """The sizes for a kernel and a batch of at most block_b, a power of two: the best by scripts.kernel_report's bounds
+    """The sizes for a kernel and a batch of at most block_b, a power of two: the best by scripts.gpu.kernels's bounds
     of those without spilled registers. They depend on nothing else, so neither do a cell's numbers."""
     if kernel == "update":
         return Tile(64, 16)

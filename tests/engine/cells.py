@@ -6,12 +6,12 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 
-from bsnn import config as schemas
+from bsnn import config
 from bsnn.activations import PAPER_ACTIVATIONS
 from bsnn.cell import Cell
 
-schemas.register()
-with initialize_config_dir(str(schemas.CONF), version_base="1.3"):
+config.register()
+with initialize_config_dir(str(config.CONF), version_base="1.3"):
     MODULES = {name: dict(compose("train", [f"activation={name}"]).activation.module) for name in PAPER_ACTIVATIONS}
 
 

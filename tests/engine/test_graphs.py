@@ -17,7 +17,7 @@ from bsnn.engine.graphs import GraphSteps
 from bsnn.engine.interval import Measured, run_steps
 from bsnn.engine.stack import Stack, in_order
 from bsnn.randomness import batch_order
-from bsnn.training import evaluate
+from bsnn.training.loop import evaluate
 from tests.engine.cells import make_cell
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

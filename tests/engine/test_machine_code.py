@@ -1,6 +1,6 @@
 """The kernels as compiled for GPUs that this machine needn't have: nothing spilled, loads ahead of their use.
 
-A part of what scripts.kernel_report compiles. In a process of its own, since Triton's interpreter, which the other
+A part of what scripts.gpu.kernels compiles. In a process of its own, since Triton's interpreter, which the other
 tests use, compiles nothing; some seconds, unless Triton has them in its cache.
 """
 
@@ -18,8 +18,8 @@ import pytest
 pytest.importorskip("triton")
 from bsnn.engine import machine_code
 from bsnn.engine.machine_code import Code, launches
-from scripts import kernel_report
-from scripts.kernel_report import CARDS, MMA, Compiled
+from scripts.gpu import kernels
+from scripts.gpu.kernels import CARDS, MMA, Compiled
 
 KERNELS = (
     ("layer_error", "tf32x3", 80, 64),
@@ -46,12 +46,12 @@ def test_kernels_compile_without_spills_and_with_loads_ahead(root: Path) -> None
         what = f"{kernel} {precision} sm_{capability} B {batch}"
         values = json.loads(line)
         code = Code(**values | {name: Counter(values[name]) for name in ("loop", "rest")})
-        assert code.stack <= kernel_report.MOST_STACK, f"{what}: {code.stack} bytes of stack"
+        assert code.stack <= kernels.MOST_STACK, f"{what}: {code.stack} bytes of stack"
         assert code.spilled_in_loop == 0, what
         assert code.shared <= 99 * 1024, what  # the least that a card has
         item = Compiled(500, batch, precision, capability, launches(24, 500, batch, precision)[kernel], code)
         card = next(card for card in CARDS if card.capability == capability)
-        assert kernel_report.resident(item, card) >= 2, what
+        assert kernels.resident(item, card) >= 2, what
         if kernel != "update":
             assert code.copies_ahead, what
         if precision == "ieee":
@@ -93,21 +93,21 @@ def test_bounds_by_hand() -> None:
     launch = machine_code.Launch("update", (), (("B", 64), ("STEP", 16)), 4, (12, 11))
     code = Code(128, 0, 8192, Counter({"FFMA": 1000, "HGMMA.64": 1}), Counter({"DFMA": 500}))
     item = Compiled(500, 64, "tf32x3", 90, launch, code)
-    found = kernel_report.bounds(item, CARDS[1])
+    found = kernels.bounds(item, CARDS[1])
     clock = 1 / 1.98e3  # microseconds
     assert found["instructions"] == pytest.approx(4 * (4 * 1001 + 500) / 4 * clock)
     assert found["float32"] == pytest.approx(4 * 32 * 4000 / 128 * clock)
     assert found["float64"] == pytest.approx(4 * 32 * 500 / 64 * clock)
     assert found["tensor cores"] == pytest.approx(3 * 24 * 500 * 500 * 64 / 132 / 1024 * clock)
     assert found["memory"] == pytest.approx((4 * 4 * 24 * 500 * 500 + 2 * 4 * 24 * 500 * 64) / (0.9 * 3.35e6))
-    assert kernel_report.resident(item, CARDS[1]) == 4  # by its registers
+    assert kernels.resident(item, CARDS[1]) == 4  # by its registers
 
 
 def test_a_step_launches_what_the_report_counts() -> None:
     """24 networks of 500 units in blocks of 64; the shapes' tiles don't depend on the stack."""
     found = launches(24, 500, 64, "ieee")
-    assert set(found) == {*kernel_report.LAYER, "forward", "backward", "evaluate", "norms"}
-    assert [found[name].programs for name in kernel_report.LAYER] == [192, 192, 1536]
-    assert [found[name].trips for name in kernel_report.LAYER] == [16, 16, 4]
+    assert set(found) == {*kernels.LAYER, "forward", "backward", "evaluate", "norms"}
+    assert [found[name].programs for name in kernels.LAYER] == [192, 192, 1536]
+    assert [found[name].trips for name in kernels.LAYER] == [16, 16, 4]
     for name, launch in launches(7, 500, 64, "ieee").items():
         assert launch.constants == found[name].constants, name

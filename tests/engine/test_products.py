@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bsnn.engine import products, tensor_cores
-from scripts import kernel_precision
+from scripts.gpu import precision
 
 
 @pytest.mark.parametrize("by_number", [False, True])
@@ -61,10 +61,10 @@ def test_products_on_tensor_cores_are_as_good_as_float32() -> None:
 
 def test_the_precision_report() -> None:
     """At a size where it takes no time: errors of both ways at float32's rounding, for all twelve functions."""
-    found = kernel_precision.errors(kernel_precision.cells(3, 16, 16), 2)
+    found = precision.errors(precision.cells(3, 16, 16), 2)
     assert len(found) == 24
     assert (found[["loss", "norm_median", "norm_largest"]] < 2e-5).all(axis=None)
     assert (found.loc[found.way == "tf32x3", "norm_median"] > 0).all()
-    text = kernel_precision.report(found, kernel_precision.cells(3, 16, 16), 2)
+    text = precision.report(found, precision.cells(3, 16, 16), 2)
     assert "| mnist-tanh-gpn-s0 |" in text
     assert "(12 cells)" in text

@@ -12,9 +12,9 @@ from bsnn.activations import PAPER_ACTIVATIONS
 from bsnn.cell import Cell
 from bsnn.engine.cpu import CompiledPasses
 from bsnn.engine.passes import TorchPasses
+from bsnn.engine.reference import ReferenceStack
 from bsnn.engine.stack import Stack, _in_torch, in_order
-from bsnn.reference import ReferenceStack
-from bsnn.training import evaluate
+from bsnn.training.loop import evaluate
 from tests.engine.cells import make_cell
 
 CPU = torch.device("cpu")

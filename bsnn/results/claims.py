@@ -1,0 +1,290 @@
+"""What the paper claims of trained networks (section 3.2, Table 2), and the rule by which each claim is judged.
+
+The thresholds below were fixed before the results they judge existed. Claims of Figs 1-3, which need no training, are
+in bsnn.results.claims_synthetic; how checks become a verdict, in bsnn.results.verdicts. A training that diverged counts
+as one that ends at chance: its network is of no use. One that crashed is no data.
+
+A check compares networks after the same number of epochs: the largest that all of them have reached. Until they are
+trained to the end, more training may change
+
+    accuracies      both ways: a network that doesn't train yet may begin to, one that does may fall back or diverge
+    first update    in no way: it has been made
+    gradient ratio  from holding to failing; from failing to holding only if it failed by its drift, since the largest
+                    of its medians never gets smaller
+    divergence      in no way
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from bsnn import paper
+from bsnn.cell import Cell
+from bsnn.data import DATASETS
+from bsnn.results.budgets import PAPER, Key, table_configs
+from bsnn.results.equal_epochs import after, at_equal_epochs, final
+from bsnn.results.grid import RUN_COLUMNS, epochs_of, runs_of, worst
+from bsnn.results.verdicts import (
+    Check,
+    Estimate,
+    Part,
+    Verdict,
+    binomial_se,
+    difference_in_se,
+    estimate,
+    of_smaller_networks,
+)
+
+CHANCE = {
+    ("mnist", "train"): 100 * 6742 / 60_000,  # the share of ones
+    ("mnist", "test"): 100 * 1135 / 10_000,
+    ("cifar10", "train"): 10.0,
+    ("cifar10", "test"): 10.0,
+}
+"""Accuracy of the best constant answer, in %: where a network ends whose gradients are 0. The paper's dead networks
+have it."""
+
+TRAINED_SE = 5.0
+"""A network trains if its last test accuracy is this many standard errors above chance and above its accuracy before
+training. 48 networks are judged: at 5 standard errors (p = 3e-7) not one of them passes by luck."""
+
+RAISED_SE = 2.0
+"""Two accuracies differ if 2 combined standard errors lie between them: the usual 95 %."""
+
+HURT_SE = 5.0
+"""Batch norm hurts if it costs this many combined standard errors of test accuracy: about 3.5 points at 50 %. More than
+two, since the seed moves test accuracies of deep networks by more than the finite test set does."""
+
+EXPLODED = 1e3
+"""Ratio of the largest to the smallest layer gradient above which gradients explode: then no learning rate suits all
+layers, an update that moves one by 1 % moves another by a hundred thousandth or tenfold."""
+
+EXPLODED_TREND = -0.5
+"""Spearman's correlation of gradient norm with layer, bottom to top, below which gradients grow on their way down. A
+ratio alone can't tell explosion from vanishing; exponential growth gives -1."""
+
+STABLE = 1e2
+"""Ratio up to which gradients are called equal enough: over 200 layers a factor of at most 1.023 a layer."""
+
+STABLE_DRIFT = 10.0
+"""Factor by which the ratio may change from the first to the last interval and still be called stable."""
+
+UNTRAINABLE = ("relu", "leaky_relu", "gelu")
+UNHURT = ("elu", "selu")
+
+
+def trained_claims(history: pd.DataFrame, depth: int, papers_size: bool = True) -> list[Verdict]:
+    """Judge claims 1 to 4.
+
+    Args:
+        history: of the networks (see bsnn.results.grid.history).
+        depth: how many constrained layers they have.
+        papers_size: whether they have the paper's size and are to be trained as long as the paper's.
+    """
+    judges = (untrainable_without_gpn, gpn_raises, batch_norm_explodes, gpn_is_stable)
+    verdicts = [judge(history) if papers_size else of_smaller_networks(judge(history)) for judge in judges]
+    if depth < paper.DEPTH:
+        reason = f"the claim is about networks of {paper.DEPTH} layers, these have {depth}"
+        return [replace(verdict, not_tested_because=reason) for verdict in verdicts]
+    return verdicts
+
+
+def paper_runs() -> pd.DataFrame:
+    """The paper's own Table 2 as histories, to see what the rules say of it; gradients are not in it."""
+    runs = paper.table2().assign(seed=0, status="ok", final=True)
+    for split in ("train", "test"):
+        runs[f"{split}_images"] = [getattr(DATASETS[name], f"{split}_size") for name in runs["dataset"]]
+    configs = table_configs(PAPER)
+    keys = (Key(*row) for row in runs[list(Key._fields)].itertuples(index=False))
+    runs["epoch"] = runs["epochs"] = [epochs_of(Cell.from_config(configs[key])) for key in keys]
+    runs["ratio_rows"] = 0
+    return runs.reindex(columns=RUN_COLUMNS)
+
+
+def untrainable_without_gpn(history: pd.DataFrame) -> Verdict:
+    plain: list[Check] = []
+    normalised: list[Check] = []
+    for dataset in paper.DATASETS:
+        for activation in UNTRAINABLE:
+            rows = at_equal_epochs(runs_of(history, dataset, activation, batch_norm=False))
+            for gpn, checks in ((False, plain), (True, normalised)):
+                of_one = rows[rows["gpn"] == gpn]
+                outcome, measured = trains(of_one, dataset)
+                holds = None if outcome is None else outcome == gpn
+                required = f"{'above' if gpn else 'not above'} the bar"
+                name = subject(dataset, activation, gpn, False)
+                checks.append(_compared(Check(name, measured, required, holds), of_one))
+    return Verdict(
+        1,
+        "Plain ReLU, LeakyReLU and GELU networks are untrainable at depth 200; their GPN versions train.",
+        "A network trains if its last test accuracy exceeds both chance (the best constant answer) and its accuracy "
+        f"before training by more than {TRAINED_SE:g} standard errors of the difference. Without batch norm.",
+        [Part("plain: does not train", plain), Part("GPN: trains", normalised)],
+    )
+
+
+def gpn_raises(history: pd.DataFrame) -> Verdict:
+    raised: list[Check] = []
+    fallen: list[str] = []
+    compared: list[pd.DataFrame] = []
+    falls_for_good = False
+    for dataset in paper.DATASETS:
+        for activation in paper.ACTIVATIONS:
+            rows = at_equal_epochs(runs_of(history, dataset, activation, batch_norm=False))
+            name = subject(dataset, activation)
+            for split in ("train", "test"):
+                plain, gpn = (accuracy(rows[rows["gpn"] == is_gpn], dataset, split) for is_gpn in (False, True))
+                distance = None if plain is None or gpn is None else difference_in_se(plain, gpn)
+                if split == "train":
+                    holds = None if distance is None else distance > RAISED_SE
+                    measured = "no data" if plain is None or gpn is None else f"{_show(plain)} -> {_show(gpn)}"
+                    measured += "" if distance is None else f" ({distance:+.1f} SE)"
+                    raised.append(_compared(Check(name, measured, f"more than {RAISED_SE:+g} SE", holds), rows))
+                elif distance is not None:
+                    compared.append(rows)
+                    if distance < -RAISED_SE:
+                        fallen.append(name if final(rows) else f"{name} (after {after(rows)})")
+                        falls_for_good |= final(rows)
+    pairs = len(paper.DATASETS) * len(paper.ACTIVATIONS)
+    not_always = Check(
+        "all datasets and functions",
+        f"falls in {len(fallen)} of {len(compared)} pairs" + (f": {', '.join(fallen)}" if fallen else ""),
+        "at least 1",
+        True if fallen else False if len(compared) == pairs else None,
+        after=", ".join(dict.fromkeys(after(rows) for rows in compared)),
+        settled=falls_for_good or (len(compared) == pairs and all(final(rows) for rows in compared)),
+    )
+    return Verdict(
+        2,
+        "GPN raises training accuracy for every function; test accuracy not always.",
+        f"Raised: the GPN version's last accuracy is more than {RAISED_SE:g} combined standard errors above the plain "
+        "one's. Not always: in at least one pair test accuracy falls by more than that. Without batch norm.",
+        [Part("training accuracy is raised", raised), Part("test accuracy falls somewhere", [not_always])],
+    )
+
+
+def batch_norm_explodes(history: pd.DataFrame) -> Verdict:
+    explodes: list[Check] = []
+    hurts: list[Check] = []
+    spares: list[Check] = []
+    for dataset in paper.DATASETS:
+        for activation in paper.ACTIVATIONS:
+            for gpn in (False, True):
+                explodes.append(_explodes(history, dataset, activation, gpn))
+                (spares if activation in UNHURT else hurts).append(_hurts(history, dataset, activation, gpn))
+    return Verdict(
+        3,
+        "Batch norm makes gradients explode with every function, and hurts all but ELU and SELU.",
+        f"Explode: in the first update the largest layer gradient is more than {EXPLODED:g} times the smallest, and "
+        f"gradients grow towards the input (rank correlation with the layer < {EXPLODED_TREND:g}). The first update, "
+        "because a row that has received a huge gradient becomes long, which by itself shrinks its later gradients. "
+        f"Hurt: test accuracy more than {HURT_SE:g} combined standard errors below that without batch norm. Where "
+        "neither network trains (claim 1) nothing can be hurt; where only the one with batch norm does, it does not "
+        "hurt.",
+        [
+            Part("gradients explode", explodes),
+            Part("hurts Tanh, ReLU, LeakyReLU, GELU", hurts),
+            Part("does not hurt ELU, SELU", spares),
+        ],
+    )
+
+
+def _explodes(history: pd.DataFrame, dataset: str, activation: str, gpn: bool) -> Check:
+    chosen = _not_crashed(runs_of(history, dataset, activation, gpn, True))
+    chosen = chosen.dropna(subset=["initial_ratio", "initial_trend"])
+    name, required = subject(dataset, activation, gpn, True), f"> {EXPLODED:g}, trend < {EXPLODED_TREND:g}"
+    if chosen.empty:
+        return Check(name, "no data", required, None)
+    ratio, trend = chosen["initial_ratio"].min(), chosen["initial_trend"].max()
+    holds = bool(ratio > EXPLODED and trend < EXPLODED_TREND)
+    return Check(name, f"{ratio:.3g}, trend {trend:.2f}", required, holds, after="the first update")
+
+
+def _hurts(history: pd.DataFrame, dataset: str, activation: str, gpn: bool) -> Check:
+    """Whether batch norm hurts, or for `UNHURT` whether it doesn't."""
+    name, spare = subject(dataset, activation, gpn), activation in UNHURT
+    required = f"not below {-HURT_SE:+g} SE" if spare else f"below {-HURT_SE:+g} SE"
+    rows = at_equal_epochs(runs_of(history, dataset, activation, gpn))
+    both = [rows[rows["batch_norm"] == batch_norm] for batch_norm in (False, True)]
+    without, with_norm = (accuracy(of_one, dataset, "test") for of_one in both)
+    if without is None or with_norm is None:
+        return Check(name, "no data", required, None)
+    distance = difference_in_se(without, with_norm)
+    measured = f"{_show(without)} -> {_show(with_norm)} ({distance:+.1f} SE)"
+    if not any(trains(of_one, dataset)[0] for of_one in both):
+        return _compared(Check(name, f"{measured}; neither trains", required, None, applies=False), rows)
+    return _compared(Check(name, measured, required, (distance < -HURT_SE) != spare), rows)
+
+
+def gpn_is_stable(history: pd.DataFrame) -> Verdict:
+    checks = []
+    for dataset in paper.DATASETS:
+        for activation in paper.ACTIVATIONS:
+            chosen = _not_crashed(runs_of(history, dataset, activation, True, False))
+            chosen = chosen.sort_values("epoch").drop_duplicates("seed", keep="last")
+            chosen = chosen[chosen["ratio_rows"] > 0]
+            name, required = subject(dataset, activation, True, False), f"<= {STABLE:g}, drift <= {STABLE_DRIFT:g}"
+            if chosen.empty:
+                checks.append(Check(name, "no data", required, None))
+                continue
+            with np.errstate(divide="ignore", invalid="ignore"):
+                change = (chosen["ratio_last"] / chosen["ratio_first"]).to_numpy(dtype=np.float64)
+                drift = worst(np.maximum(change, 1 / change))
+            largest = worst(chosen["ratio_worst"])
+            diverged = bool((chosen["status"] == "diverged").any())
+            measured = f"largest {largest:.3g}, drift {drift:.3g}" + ", diverged" * diverged
+            # nan compares false: gradients that are all 0 are not stable
+            small = not diverged and bool(largest <= STABLE)
+            holds = small and bool(drift <= STABLE_DRIFT)
+            settled = not small or final(chosen)
+            checks.append(Check(name, measured, required, holds, after=after(chosen), settled=settled))
+    return Verdict(
+        4,
+        "GPN without batch norm keeps the gradient ratio small and stable all through training.",
+        f"max_l / min_l of ||dE/dV_l||_F: its median in every interval between evaluations is at most {STABLE:g}, and "
+        f"that of the last interval is within a factor {STABLE_DRIFT:g} of that of the first. With several seeds the "
+        "worst counts.",
+        [Part("small and stable", checks)],
+    )
+
+
+def trains(rows: pd.DataFrame, dataset: str) -> tuple[bool | None, str]:
+    """Whether a network trains (None: no data), and the numbers in words; `rows` of one network, at one epoch."""
+    reached = accuracy(rows, dataset, "test")
+    if reached is None:
+        return None, "no data"
+    start = rows["start_accuracy"].mean()
+    reference = CHANCE[dataset, "test"] if math.isnan(start) else max(CHANCE[dataset, "test"], start)
+    bar = reference + TRAINED_SE * math.hypot(reached.se, binomial_se(reference, reached.images))
+    return reached.mean > bar, f"{_show(reached)}, bar {bar:.2f}"
+
+
+def accuracy(rows: pd.DataFrame, dataset: str, split: str) -> Estimate | None:
+    """The accuracy over the seeds, those that diverged counting as chance; None without data."""
+    values = rows[f"{split}_accuracy"].where(rows["status"] != "diverged", CHANCE[dataset, split])
+    if rows.empty or values.isna().any():
+        return None
+    return estimate(values.tolist(), int(rows[f"{split}_images"].max()))
+
+
+def subject(dataset: str, activation: str, gpn: bool | None = None, batch_norm: bool | None = None) -> str:
+    return " ".join([DATASETS[dataset].label, activation + "-GPN" * bool(gpn) + "-BN" * bool(batch_norm)])
+
+
+def _compared(check: Check, rows: pd.DataFrame) -> Check:
+    """The check, with how far the networks are trained that it compares."""
+    if check.lacks_data:
+        return check
+    return replace(check, after=after(rows), settled=final(rows))
+
+
+def _not_crashed(history: pd.DataFrame) -> pd.DataFrame:
+    return history[history["status"] != "crashed"]
+
+
+def _show(value: Estimate) -> str:
+    return f"{value.mean:.2f} ± {value.se:.2f} %"

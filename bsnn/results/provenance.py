@@ -1,0 +1,146 @@
+"""Where a number comes from: commit, versions, device, command. Part of every record."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import logging
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bsnn.errors import UserError
+
+log = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parent.parent.parent
+PACKAGES = ("torch", "torchvision", "triton", "hydra-core", "wandb", "numpy", "scipy", "pandas", "matplotlib")
+
+
+def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:
+    """What this process runs on and from. `command` is what makes the result again; default: this process's own.
+
+    `commit` is None where this isn't a git checkout of its own, or git can't read it. `dirty` is whether a file that
+    makes results differs from the commit, None where that isn't known; changed files under results/ don't count, since
+    they are what runs produce.
+    """
+    commit, dirty = _source()
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "command": command or _command(),
+        "device": device_name(device),
+        "device_type": device.type,
+        "threads": torch.get_num_threads() if device.type == "cpu" else None,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def knows_commit(commit: str) -> bool:
+    """Whether `commit` is the full name of one: in a git checkout, of one that it has.
+
+    Raises UserError for a checkout that git can't read.
+    """
+    if re.fullmatch(r"[0-9a-f]{40}", commit) is None:
+        return False
+    try:
+        if not _is_checkout():
+            return True
+        _git("rev-parse", "--verify", "HEAD^{commit}")
+    except GitError as error:
+        raise UserError(f"{ROOT}: expected a checkout that git can read, found: {error}.") from error
+    try:
+        _git("cat-file", "-e", f"{commit}^{{commit}}")
+    except GitError:
+        return False
+    return True
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the GPU, or of the CPU with its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU if there is one, else the CPU. Raises UserError for cuda where there is none."""
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise UserError("device=cuda: torch finds no CUDA device on this machine; use device=cpu or device=auto.")
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
+
+
+class GitError(Exception):
+    """Why git has no answer, in its own words."""
+
+
+def _source() -> tuple[str | None, bool | None]:
+    """The commit of the code and whether files differ from it; None for what isn't known, which is logged once."""
+    try:
+        if not _is_checkout():
+            _warn(f"{ROOT} is no git checkout: the record won't say which code it comes from")
+            return None, None
+        # What a user has told git not to show counts, too.
+        changed = _git("status", "--porcelain", "--untracked-files=normal", "--", ".", ":!results")
+        return _git("rev-parse", "HEAD"), bool(changed)
+    except GitError as error:
+        _warn(f"git can't read {ROOT}: the record won't say which code it comes from ({error})")
+        return None, None
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    log.warning(text)
+
+
+def _is_checkout() -> bool:
+    """Whether this folder is the root of a git checkout, and not a copy within somebody else's."""
+    return (ROOT / ".git").exists()
+
+
+def _git(*arguments: str) -> str:
+    # A lock on the index would make the user's own git fail meanwhile.
+    # The code of this folder is running: that somebody else owns it is no reason left to distrust it.
+    command = ["git", "--no-optional-locks", "-c", f"safe.directory={ROOT}", *arguments]
+    # In a git hook, variables such as GIT_DIR name another repository.
+    environment = {name: value for name, value in os.environ.items() if name not in _GIT_LOCATIONS}
+    environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)  # a repository around this one isn't this one's
+    try:
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+        if done.returncode < 0:  # a signal that was meant for this process, such as that of a cluster's preemption
+            done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+        done.check_returncode()
+    except subprocess.CalledProcessError as error:
+        raise GitError(" ".join(error.stderr.split()) or str(error)) from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise GitError(str(error)) from error
+    return done.stdout.strip()
+
+
+_GIT_LOCATIONS = {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY"}
+
+
+def _command() -> str:
+    """The command line without this machine's paths: `python -m experiments.train seed=1`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"-m {spec.name}" if spec is not None else Path(sys.argv[0]).name
+    return " ".join(["python", program, *sys.argv[1:]])
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

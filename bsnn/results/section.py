@@ -1,0 +1,198 @@
+"""A study's section of the report, from its tables: figures, what the sources say beside what we measured, findings.
+
+    python -m experiments.theory.report results/quick        # likewise vanishing, shrinkage, collapse, bridge
+
+Reads results/<budget>/<study>/*.csv and .json alone, and writes beside them, in seconds, <figure>.png and .pdf,
+statements.csv and report.md. Parts that are not computed yet are named, with the command that computes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+
+from bsnn import plotting
+from bsnn.config import CONF
+from bsnn.files import write_text
+from bsnn.results import statements
+from bsnn.results.budgets import PAPER
+from bsnn.results.cli import budget_dir
+from bsnn.results.markdown import table as markdown_table
+from bsnn.results.statements import Statement
+from bsnn.results.tables import Table, command, load_finished, others
+from bsnn.results.tables import load as load_table
+
+FEW = 2  # differences that fit under a figure
+
+Parts = Mapping[str, Table | None]
+"""A study's tables by part, None for those not computed yet."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a study: `draw` is given the tables of `parts`, in this order, once all of them are there."""
+
+    parts: tuple[str, ...]
+    caption: str
+    draw: Callable[..., Figure]
+
+
+@dataclass(frozen=True)
+class Section:
+    """What a study's report consists of.
+
+    Args:
+        study: its name in conf/, experiments/ and results/.
+        title: the heading.
+        opening: what is asked, and which source says what; Markdown.
+        parts: of experiments.<study>, in the report's order.
+        drawings: by file name.
+        statements: what the sources say, each beside ours. Called with whatever parts there are.
+        findings: Markdown paragraphs or tables, plain statements with numbers, beyond what the sources say.
+        differences: where we do other than the sources in every budget.
+    """
+
+    study: str
+    title: str
+    opening: str
+    parts: tuple[str, ...]
+    drawings: Mapping[str, Drawing]
+    statements: Callable[[Parts], Sequence[Statement]]
+    findings: Callable[[Parts], Sequence[str]] = lambda parts: ()
+    differences: Sequence[str] = field(default=())
+
+
+def publish(section: Section, description: str | None, argv: list[str] | None = None) -> None:
+    """The command `python -m scripts.<study> results/<budget>`."""
+    folder = budget_dir(description, argv).absolute()
+    parts = load(section, folder)
+    said = list(section.statements(parts))
+    where = folder / section.study
+    for name, drawing in section.drawings.items():
+        tables = [parts[part] for part in drawing.parts]
+        if all(one is not None for one in tables):
+            with plotting.style():
+                figure = drawing.draw(*tables)
+                told = sizes(section, {part: parts[part] for part in drawing.parts})
+                plotting.budget_note(figure, f"{folder.name} budget: {told}")
+                plotting.save(figure, where / name)
+    write_text(where / "statements.csv", statements.frame(said).to_csv(index=False, lineterminator="\n"))
+    write_text(where / "report.md", report(section, parts, said, folder))
+    print(f"{where / 'report.md'}: {counts(statements.frame(said))}")
+
+
+def load(section: Section, folder: Path) -> Parts:
+    return {
+        part: load_finished(folder / section.study / part, _command(section, part, folder)) for part in section.parts
+    }
+
+
+def report(section: Section, parts: Parts, said: Sequence[Statement], folder: Path) -> str:
+    budget = folder.name
+    missing = [f"- {part}: `{_command(section, part, folder)}`" for part, found in parts.items() if found is None]
+    rows = [[one.source, one.says, one.measured or "–", one.word, one.rule] for one in said]
+    texts = [
+        f"# {section.title}: {budget} budget",
+        f"**{budget} budget: {sizes(section, parts)}.**",
+        section.opening,
+        *(["Not computed yet:\n\n" + "\n".join(missing)] if missing else []),
+        "## The sources say, we measured",
+        f"{counts(statements.frame(said))}. The rule by which each is judged stands in the last column.",
+        markdown_table(["where", "the source says", "we measured", "agrees?", "counts as agreement"], rows),
+        "## Figures",
+        *(_figure(name, drawing, parts) for name, drawing in section.drawings.items()),
+    ]
+    found = list(section.findings(parts))
+    if found:
+        texts += ["## Findings", *found]
+    texts += ["## Sizes", _sizes_table(section, parts, budget)]
+    if section.differences:
+        texts += ["In every budget:", "\n".join(f"- {one}" for one in section.differences)]
+    texts += ["## Where it ran", _where(parts)]
+    texts += _other_settings(section, folder / section.study)
+    everything = f"make {section.study} BUDGET={budget}   # all of it; what is finished is skipped"
+    commands = [_command(section, part, folder) for part in section.parts]
+    texts += ["## How to make or continue this", "```\n" + "\n".join([everything, *commands]) + "\n```"]
+    return "\n\n".join(texts) + "\n"
+
+
+def counts(said: pd.DataFrame) -> str:
+    """12 of 14 statements agree, 1 not measured."""
+    words = list(said["agrees"])
+    measured = [word for word in words if word != statements.WORDS[None]]
+    text = f"{measured.count('yes')} of {len(measured)} statements agree"
+    return text + (f", {len(words) - len(measured)} not measured" if len(measured) < len(words) else "")
+
+
+def sizes(section: Section, parts: Parts) -> str:
+    """One line: the sources' own sizes, or what differs from them."""
+    rows = differing(section, parts)
+    if not rows:
+        return "the sources' own sizes"
+    if len(rows) > FEW:
+        return f"NOT the sources' sizes, {len(rows)} of which differ (listed in report.md)"
+    return "NOT the sources' sizes: " + ", ".join(f"{name} {ours} instead of {theirs}" for name, ours, theirs in rows)
+
+
+def differing(section: Section, parts: Parts) -> list[tuple[str, str, str]]:
+    """(setting, its value in the tables, the sources') where they differ. conf/<study>/paper.yaml has the sources'
+    sizes, a mapping for each part."""
+    theirs: Any = OmegaConf.load(CONF / section.study / f"{PAPER}.yaml")
+    rows = []
+    for part, found in parts.items():
+        ours = {} if found is None else found.config["sizes"][part]
+        for name, value in ours.items():
+            if value != theirs[part][name]:
+                rows.append((f"{part}.{name}", _short(value), _short(theirs[part][name])))
+    return rows
+
+
+def _sizes_table(section: Section, parts: Parts, budget: str) -> str:
+    rows = differing(section, parts)
+    if not rows:
+        return "All sizes are the sources' own."
+    return markdown_table(["setting", f"{budget} budget", "the sources"], rows)
+
+
+def _short(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else str(value)
+
+
+def _figure(name: str, drawing: Drawing, parts: Parts) -> str:
+    if any(parts[part] is None for part in drawing.parts):
+        return f"**{name}**: {drawing.caption} Not drawn yet."
+    return f"**{name}**: {drawing.caption}\n\n![{drawing.caption}]({name}.png)"
+
+
+def _where(parts: Parts) -> str:
+    rows = []
+    for part, found in parts.items():
+        if found is not None:
+            facts = found.provenance
+            commit = (facts["commit"] or "unknown")[:10] + (" (files differ from it)" if facts["dirty"] else "")
+            torch = facts["versions"]["torch"]
+            rows.append([part, f"{found.seconds:.3g}", facts["device"], facts["threads"], commit, torch])
+    return markdown_table(["part", "seconds", "device", "threads", "commit", "torch"], rows)
+
+
+def _other_settings(section: Section, where: Path) -> list[str]:
+    rows = []
+    for part in section.parts:
+        for path in others(where / part):
+            found = load_table(path, f"python -m experiments.{section.study} +experiment={section.study}_{part} ...")
+            name = f"{path.parent.name}/{path.name}.csv"
+            rows.append([part, f"[{name}]({name})", len(found.frame), f"{found.seconds:.3g}"])
+    if not rows:
+        return []
+    told = "Computed with settings, data or code that are not this budget's now. Nothing above uses these tables."
+    return ["## Other settings", told, markdown_table(["part", "table", "rows", "seconds"], rows)]
+
+
+def _command(section: Section, part: str, folder: Path) -> str:
+    return command(section.study, f"{section.study}_{part}", folder)

@@ -1,0 +1,120 @@
+"""A finished table: <path>.csv, the numbers, and <path>.json, its record, which holds the SHA-256 of the numbers.
+
+A table that is being computed lies in <folder>/.unfinished/<name>/ instead, so that a finished one stays until the new
+one is whole. Tables whose settings are not the budget's own lie in <folder>/other_settings/.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bsnn.errors import UserError
+from bsnn.files import read_json, write_json, write_text
+
+OTHER_SETTINGS = "other_settings"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A table as it lies on the disk."""
+
+    record: dict[str, Any]
+    text: str  # CSV
+
+    @property
+    def intact(self) -> bool:
+        """Whether the numbers are those that the record was written for. The first records had no digest."""
+        return self.record.get("sha256") in (None, digest(self.text))
+
+
+def table_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.csv")
+
+
+def record_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def unfinished_folder(path: Path) -> Path:
+    """Where the table is while it is computed, with the lock of the process that computes it."""
+    return path.parent / ".unfinished" / path.name
+
+
+def is_unfinished(path: Path) -> bool:
+    """Whether units of the table are there, but not yet the table."""
+    return any(unfinished_folder(path).glob("*.json"))
+
+
+def read(path: Path) -> Finished | None:
+    """The finished table; None if there is none. Raises UserError if its record isn't JSON."""
+    table, facts = table_file(path), record_file(path)
+    if not (table.exists() and facts.exists()):
+        return None
+    record = read_json(facts)
+    with table.open(encoding="utf-8", newline="") as stream:
+        return Finished(record, stream.read()) if record["complete"] else None
+
+
+def write(path: Path, text: str, record: Mapping[str, Any]) -> None:
+    """Replace the table. The old record goes first: no record ever lies beside numbers that it could be taken for."""
+    record_file(path).unlink(missing_ok=True)
+    write_text(table_file(path), text)
+    write_json(record_file(path), {**record, "sha256": digest(text)})
+
+
+def others(path: Path) -> list[Path]:
+    """The finished tables of this name with other settings than the budget's own."""
+    folder = path.parent / OTHER_SETTINGS
+    found = (one.with_name(one.name.removesuffix(".json")) for one in sorted(folder.glob(f"{path.name}-*.json")))
+    return [one for one in found if read(one) is not None]
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table and its record."""
+
+    frame: pd.DataFrame
+    config: dict[str, Any]  # resolved
+    provenance: dict[str, Any]
+    seconds: float
+
+
+def load(path: Path, command: str) -> Table:
+    """`path`.csv and .json. Raises UserError, with the command to run, if they are missing, unfinished or damaged."""
+    found, table = read(path), table_file(path)
+    if found is None:
+        missing = [file for file in (table, record_file(path)) if not file.exists()]
+        if is_unfinished(path) or not missing:
+            raise UserError(f"{table}: not finished yet; continue with: {command}")
+        raise UserError(f"{missing[0]}: no such file; make it with: {command}")
+    facts, frame = found.record, pd.read_csv(io.StringIO(found.text))
+    if len(frame) != facts["rows"]:
+        raise UserError(f"{table}: expected {facts['rows']} rows, found {len(frame)}; delete it and run: {command}")
+    if not found.intact:
+        raise UserError(
+            f"{table}: expected the numbers that {path.name}.json was written for, found others; "
+            f"delete it and run: {command}"
+        )
+    return Table(frame, facts["config"], facts["provenance"], facts["seconds"])
+
+
+def load_finished(path: Path, command: str) -> Table | None:
+    """The same, None for a table that isn't there or isn't finished."""
+    return None if read(path) is None else load(path, command)
+
+
+def command(module: str, experiment: str, folder: Path) -> str:
+    """What computes an experiment's table into the budget's folder."""
+    text = f"python -m experiments.{module} +experiment={experiment} budget={folder.name}"
+    return text if folder.parent.name == "results" else f"{text} results_dir={folder.parent}"

@@ -1,0 +1,1 @@
+"""Covariance maps of wide layers and what they bound ("Gradient explosion and representation shrinkage")."""

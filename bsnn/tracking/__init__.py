@@ -1,0 +1,1 @@
+"""Weights & Biases: live runs, finished records, the published folder."""

@@ -1,0 +1,1 @@
+"""Where gradients vanish and explode: scalar chains, Gaussian weights, quadratic functions, tricks."""

@@ -1,0 +1,1 @@
+"""The bridge study: GPN networks under the other papers' lenses."""

@@ -1,0 +1,231 @@
+"""What the sources imply for trained and for narrow GPN networks, and for Table 2, beside what was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bsnn import paper
+from bsnn.collapse.exact import exact_width_2
+from bsnn.collapse.probability import zero_for_an_input
+from bsnn.results.grid import rank_correlation
+from bsnn.results.ranks import rank_test
+from bsnn.results.section import Parts
+from bsnn.results.statements import Statement
+from experiments.bridge.report.figures import LABELS, share_constant
+from experiments.bridge.report.rules_width import BSNN, COLLAPSE, SHRINKAGE
+
+LEARNS = 10.0  # points of test accuracy gained
+
+
+def training_statements(parts: Parts) -> list[Statement]:
+    return [undoes(parts), not_undone(parts), layer_by_layer(parts), *ranks(parts)]
+
+
+def growth(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of each trained GPN network: points of test accuracy gained, and by what the last layer's gap between classes
+    grew; by function and seed."""
+    gpn = frame[frame.gpn]
+    last = gpn[gpn.layer == gpn.layer.max()].set_index(["function", "seed", "trained"])
+    before, after = (last.xs(when, level="trained") for when in (False, True))
+    return pd.DataFrame(
+        {"gained": after.test_accuracy - before.test_accuracy, "grew": after.different / before.different}
+    )
+
+
+def undoes(parts: Parts) -> Statement:
+    measured, agrees = "", None
+    if (table := parts["trained"]) is not None:
+        found = growth(table.frame)
+        learnt = found[found.gained >= LEARNS]
+        measured = _factors(learnt) or "no network learns at this budget"
+        agrees = bool(len(learnt) and (learnt.grew >= 2).all())
+    return Statement(
+        f"{SHRINKAGE}, section 3, item 2",
+        "getting rid of the shrinkage may be a prerequisite for learning",
+        measured,
+        f"in every GPN network that gains {LEARNS:g} points of test accuracy, 1 - rho between classes at the last "
+        "layer at least doubles; at least one does",
+        agrees,
+    )
+
+
+def not_undone(parts: Parts) -> Statement:
+    measured, agrees = "", None
+    if (table := parts["trained"]) is not None:
+        found = growth(table.frame)
+        others = found[found.gained < LEARNS]
+        measured = _factors(others) or "every network learns"
+        agrees = bool((others.grew < 2).all())
+    return Statement(
+        f"{SHRINKAGE}, section 3, item 2",
+        "the converse: where nothing is learnt, the shrinkage has stayed",
+        measured,
+        f"in every GPN network that gains less than {LEARNS:g} points, 1 - rho between classes at the last layer grows "
+        "by less than 2",
+        agrees,
+    )
+
+
+def _factors(found: pd.DataFrame) -> str:
+    names = found.index.get_level_values("function")
+    numbers = zip(names, found.grew, found.gained, strict=True)
+    return ", ".join(f"{LABELS[name]} x {grew:.3g} ({gained:+.0f})" for name, grew, gained in numbers)
+
+
+def layer_by_layer(parts: Parts) -> Statement:
+    measured, agrees = "", None
+    if (table := parts["trained"]) is not None:
+        found = growth(table.frame)
+        learnt = found.index[found.gained >= LEARNS].tolist()
+        values = {}
+        for name, seed in learnt:
+            rows = table.frame[(table.frame.function == name) & (table.frame.seed == seed) & table.frame.gpn]
+            before, after = (rows[rows.trained == when].set_index("layer").different for when in (False, True))
+            values[name, seed] = rank_correlation(before.index, after / before)
+        measured = ", ".join(f"{LABELS[name]} {value:.2f}" for (name, _), value in values.items())
+        measured = measured or "no network learns at this budget"
+        agrees = bool(values) and all(abs(value) >= 0.9 for value in values.values())
+    return Statement(
+        f"{SHRINKAGE}, section 3, item 2",
+        "in training, alignment disappears layer by layer rather than at all layers simultaneously",
+        measured,
+        "the factor by which 1 - rho has grown changes monotonically with the layer: rank correlation of at least 0.9 "
+        "in size, in every GPN network that learns",
+        agrees,
+    )
+
+
+def ranks(parts: Parts) -> list[Statement]:
+    made = []
+    for quantity, sign, where, says in (
+        ("error", -1, "Theorem 1", "the more linear a GPN function, the better it trains"),
+        ("gap", 1, "section 3", "the less a GPN network shrinks, the better it trains"),
+    ):
+        measured, agrees = "", None
+        if (table := parts["table2"]) is not None:
+            tests = {
+                data: rank_test(list(table.frame[quantity]), list(table.frame[f"paper_{data}_train"]))
+                for data in paper.DATASETS
+            }
+            measured = ", ".join(f"{data}: {test.correlation:+.2f} (p = {test.p:.3f})" for data, test in tests.items())
+            agrees = all(sign * test.correlation > 0 and test.p <= 0.05 for test in tests.values())
+        made.append(
+            Statement(
+                f"ours, from {SHRINKAGE}, {where}",
+                f"{says} (the BSNN paper's Table 2, training accuracy)",
+                measured,
+                "Spearman's rank correlation over the six GPN functions has that sign and an exact two-sided "
+                "p <= 0.05, on both data sets",
+                agrees,
+            )
+        )
+    return made
+
+
+def narrow_statements(parts: Parts) -> list[Statement]:
+    return [same_as_relu(parts), exact(parts), upper(parts), never_dead(parts), *training_collapse(parts)]
+
+
+def same_as_relu(parts: Parts) -> Statement:
+    measured, agrees = "", None
+    if (table := parts["narrow"]) is not None:
+        relu = table.frame[table.frame.function == "relu"].set_index(["law", "width", "layer"])
+        plain, gpn = (relu[relu.gpn == value].dead for value in (False, True))
+        different = int((plain != gpn).sum())
+        measured = f"{different} of {len(plain)} shares differ; up to {gpn.max():.3f} of the networks are dead"
+        agrees = different == 0
+    return Statement(
+        f"{COLLAPSE}, Theorem 8; {BSNN}, Table 1",
+        "ReLU-GPN = sqrt 2 ReLU collapses exactly as ReLU, network by network",
+        measured,
+        "the same share of dead networks at every width, depth and law of W, same weights",
+        agrees,
+    )
+
+
+def exact(parts: Parts) -> Statement:
+    measured, agrees = "", None
+    if (table := parts["narrow"]) is not None:
+        rows = table.frame.query("function == 'relu' and gpn and law == 'gaussian' and width == 2 and layer > 0")
+        expected = exact_width_2(int(rows.layer.max()))[rows.layer.to_numpy() - 1]
+        number = table.config["sizes"]["narrow"]["networks"]
+        errors = np.sqrt(expected * (1 - expected) / number).clip(1e-9)
+        worst = float((np.abs(rows.dead - expected) / errors).max())
+        measured = f"largest deviation {worst:.1f} SE over {len(rows)} depths (n = {number})"
+        agrees = worst <= 4
+    return Statement(
+        f"{COLLAPSE}, Theorem 10 (exact law: bsnn.collapse.exact)",
+        "probability that a ReLU network of width 2 is the zero function, for ReLU-GPN",
+        measured,
+        "within 4 binomial standard errors at every depth shown, Gaussian W",
+        agrees,
+    )
+
+
+def upper(parts: Parts) -> Statement:
+    measured, agrees = "", None
+    if (table := parts["narrow"]) is not None:
+        rows = table.frame.query("function == 'relu' and gpn and layer > 0")
+        number = table.config["sizes"]["narrow"]["networks"]
+        bounds = np.array([zero_for_an_input([w] * depth) for w, depth in zip(rows.width, rows.layer, strict=True)])
+        excess = (rows.dead - bounds) / np.sqrt(bounds * (1 - bounds) / number).clip(1e-9)
+        measured = f"largest excess {max(float(excess.max()), 0):.1f} SE ({len(rows)} settings, n = {number})"
+        agrees = bool(excess.max() <= 4)
+    return Statement(
+        f"{COLLAPSE}, Theorem 8",
+        "1 - (1 - 2^-N)^L bounds the collapse of ReLU, here ReLU-GPN, for each law of W",
+        measured,
+        "the share of dead networks exceeds it nowhere by more than 4 binomial standard errors",
+        agrees,
+    )
+
+
+def never_dead(parts: Parts) -> Statement:
+    measured, agrees = "", None
+    if (table := parts["narrow"]) is not None:
+        rows = table.frame[(table.frame.function != "relu") & table.frame.gpn]
+        measured = f"{int((rows.dead > 0).sum())} of {len(rows)} settings have a dead network"
+        agrees = bool((rows.dead == 0).all())
+    return Statement(
+        f"{COLLAPSE}, section 5.2",
+        "functions whose negative values do not vanish (SELU) are never the zero function: nor are the GPN functions "
+        "other than ReLU",
+        measured,
+        "no network with all units 0, at every width, depth and law of W",
+        agrees,
+    )
+
+
+def training_collapse(parts: Parts) -> list[Statement]:
+    table = parts["fitted"]
+    most, least = "at least half of the networks end constant", "at most 5 % of the networks end constant"
+    made = []
+    for name, variant, where, says, rule in (
+        (
+            "relu",
+            "gpn",
+            "section 2",
+            "ReLU-GPN networks of width 2 trained on |x| end at a constant, as ReLU's do",
+            most,
+        ),
+        (
+            "relu",
+            "rows",
+            "section 5.2",
+            "weight normalisation fails: the row-norm constraint doesn't save ReLU-GPN",
+            most,
+        ),
+        ("selu", "gpn", "section 5.2", "SELU escapes from collapse: so does SELU-GPN", least),
+        ("selu", "rows", "section 5.2", "and so does SELU-GPN with the row-norm constraint", least),
+    ):
+        measured, agrees = "", None
+        if table is not None:
+            width = int(table.frame.width.min())
+            share, error = share_constant(table.frame, width, name, variant)
+            plain, plain_error = share_constant(table.frame, width, name, "plain")
+            count = table.config["sizes"]["fitted"]["networks"]
+            measured = f"{share:.2f} ± {error:.2f} constant; plain {plain:.2f} ± {plain_error:.2f} (n = {count})"
+            agrees = share >= 0.5 if rule == most else share <= 0.05
+        made.append(Statement(f"{COLLAPSE}, {where}", says, measured, f"{rule}, narrowest width", agrees))
+    return made

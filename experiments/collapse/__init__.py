@@ -1,0 +1,1 @@
+"""The collapse study: deep narrow ReLU networks."""

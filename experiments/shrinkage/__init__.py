@@ -1,0 +1,1 @@
+"""The shrinkage study: representations shrink with depth, or gradients explode."""

@@ -1,0 +1,78 @@
+"""Representations shrink with depth, or gradients explode: the shrinkage paper's theorems and its Figures 1-4.
+
+    python -m experiments.shrinkage +experiment=shrinkage_fig1                 one part
+    python -m experiments.shrinkage -m '+experiment=glob(shrinkage_*)'         all; then experiments.shrinkage.report
+
+Source    "Gradient explosion and representation shrinkage in infinite networks" (ICLR 2022 submission)
+Claim     Wide layers that normalise lengths can't keep both different inputs apart and the Jacobian small (Theorems 1
+          and 2); critical layers align all inputs, 1 - rho ~ depth^-2 (ReLU) or depth^-1 (erf); so a block in the
+          middle of a deep network can be made one linear layer.
+Cost      budget=quick: 5.6 min of one core's time (process time on a shared 2-core machine): maps 27 s, bounds 43 s,
+          fig1 10 s, depth 70 s, slope 28 s, fig3 28 s, residual 25 s, fig4 1.9 min
+Output    results/<budget>/shrinkage/<part>.csv and .json
+
+Columns   distance is 1 - rho, rho the correlation of two inputs' signals; `infinite` is the same quantity at infinite
+          width, `bound` what the theorem allows. Signals are those after layer 0 (the inputs), 1, 2, ...
+  maps      function, phase, sigma_w, sigma_b, slope (P'(1)), fixed_point, series_error and closed_error (of P on
+            [-0.9, 0.9], against quadrature), layer, distance (from orthogonal inputs)
+  bounds    theorem, function, setting (phase, or sigma), depth, farthest (1 - rho_max), floor (max_l P_l..P_1(0)),
+            gain ((P_L..P_1)'(1)), bound (of gain), excess (convexity of the composition, cropped), excess_bound
+  fig1      phase, draw, depth, rho_0, rho, infinite, bound (of rho)
+  depth     Fig. 2a: function, kind (pairs: random inputs; farthest: by gradient ascent), index (draw, or depth),
+            depth, rho_0, distance, infinite, bound (of distance, 4.1 or 4.2)
+  slope     Fig. 2b: kind, draw, slope (leaky ReLU's), rho_0, distance, infinite, bound
+  fig3      phase, quantity, draw, layer, series, value, infinite, bound
+            correlation: series is rho_0, value 1 - rho. jacobian: series is a singular value of dz_l/dz_0 (no value:
+            below float64's resolution) or their root mean square. gradient: norm of dE/dW_l, E linear in z_L
+  residual  function, sigma, draw, layer, rho_0, distance, infinite, measured_gain (of a small difference, squared),
+            gain (the same at infinite width), bound (of gain)
+  fig4      draw, quantity, network (full, skimmed), stage (before, after training), index, value. index is the layer,
+            of loss and accuracy the step; farthest: by gradient ascent, where the block is entered; skimming
+            error: mean 1 - rho of what leaves the block in both networks, same input
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from bsnn.config import CONF
+from experiments import entry, study
+from experiments.shrinkage import networks, skimming, theory
+from experiments.shrinkage.config import ShrinkageConfig
+from experiments.units import Work
+
+
+def of_sizes(make: Any, name: str) -> Any:
+    """`make` with the part's sizes, the seed and the device for its arguments."""
+
+    def part(config: ShrinkageConfig) -> Work:
+        work: Work = make(getattr(config.sizes, name), config.seed, config.device)
+        return work
+
+    return part
+
+
+PARTS = {
+    "maps": of_sizes(theory.maps, "maps"),
+    "bounds": of_sizes(theory.bounds, "bounds"),
+    "fig1": of_sizes(networks.fig1, "fig1"),
+    "depth": of_sizes(networks.depth, "depth"),
+    "slope": of_sizes(networks.slope, "slope"),
+    "fig3": of_sizes(networks.fig3, "fig3"),
+    "residual": of_sizes(networks.residual, "residual"),
+    "fig4": of_sizes(skimming.fig4, "fig4"),
+}
+study.register("shrinkage", ShrinkageConfig)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="shrinkage")
+@entry.reports_user_errors
+def main(config: DictConfig) -> None:
+    study.run("shrinkage", config, ShrinkageConfig, PARTS)
+
+
+if __name__ == "__main__":
+    entry.run(main)

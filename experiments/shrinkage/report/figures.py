@@ -1,0 +1,249 @@
+"""The shrinkage section's figures, in the source's colours.
+
+Red: measured, black: infinite width, blue: bound, green: found by ascent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bsnn import plotting
+from bsnn.results.tables import Table
+from experiments.shrinkage.report.columns import block_layers, displacements
+
+MEASURED, INFINITE, BOUND, FOUND = "#D55E00", "#000000", "#0072B2", "#009E73"
+NAMES = {"relu": "ReLU", "leaky_relu": "LeakyReLU 0.5", "erf": "erf", "tanh": "Tanh"}
+FLOOR = 1e-12  # below this the difference of two correlations is rounding
+
+
+def phases(maps: Table) -> Figure:
+    figure, axes = plotting.figure(1, 3, size=(plotting.PAGE_WIDTH, 2.6))
+    styles = {**plotting.looks(maps.frame.function.unique()), "erf": plotting.FALLBACKS[2]}
+    for panel, phase in zip(axes[0], ("ordered", "critical", "chaotic"), strict=True):
+        for name, one in maps.frame[maps.frame.phase == phase].groupby("function", sort=False):
+            gap = (one.distance - (1 - one.fixed_point)).abs()
+            shown = (gap > FLOOR) & (one.layer > 0)
+            if phase != "critical":
+                shown &= (gap <= FLOOR).cumsum() == 0
+            panel.plot(one.layer[shown], gap[shown], label=NAMES[str(name)], **styles[str(name)].line())
+        panel.set_yscale("log")
+        panel.set_xlabel("layer $l$")
+        panel.set_title(f"({'abc'[('ordered', 'critical', 'chaotic').index(phase)]})  {phase}", loc="left")
+    axes[0, 1].set_xscale("log")
+    axes[0, 0].set_ylabel(r"$1 - \rho_l$")
+    axes[0, 2].set_ylabel(r"$|\rho_l - \rho_{\mathrm{fp}}|$")
+    handles, labels = axes[0, 1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, handlelength=3.2)
+    return figure
+
+
+def fig1(table: Table) -> Figure:
+    frame = table.frame
+    depths = sorted(frame.depth.unique())
+    figure, axes = plotting.figure(2, len(depths), size=(plotting.PAGE_WIDTH, 4.4), sharex=True, sharey="row")
+    width = table.config["sizes"]["fig1"]["width"]
+    for row, (phase, chosen) in enumerate(frame.groupby("phase", sort=False)):
+        for panel, depth in zip(axes[row], depths, strict=True):
+            every = chosen[chosen.depth == depth]
+            one = every[every.draw == 0]
+            panel.plot(one.rho_0, one.bound, color=BOUND, label="bound (remark 2)", linestyle="--")
+            panel.plot(one.rho_0, one.infinite, color=INFINITE, label="infinite width")
+            panel.plot(every.rho_0, every.rho, "o", color=MEASURED, markersize=2.2, label=f"width {width}")
+            panel.set_title(f"{phase}, $L = {depth}$", loc="left")
+        axes[row, 0].set_ylabel(r"$\rho_L$")
+    for panel in axes[1]:
+        panel.set_xlabel(r"$\rho_0$")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3)
+    return figure
+
+
+def fig2(depth: Table, slope: Table) -> Figure:
+    figure, axes = plotting.figure(1, 3, size=(plotting.PAGE_WIDTH, 3.0))
+    for panel, name in zip(axes[0], ("relu", "erf"), strict=False):
+        _shrinkage(
+            panel, depth.frame[depth.frame.function == name], "depth", depth.config["sizes"]["depth"]["search_width"]
+        )
+        panel.set_xscale("log", base=2)
+        panel.set_xlabel("depth $L$")
+        panel.set_title(f"({'ab'[name == 'erf']})  {NAMES[name]}, critical", loc="left")
+    _shrinkage(axes[0, 2], slope.frame, "slope", slope.config["sizes"]["slope"]["search_width"])
+    axes[0, 2].set_xlabel("slope $a$ of leaky ReLU")
+    axes[0, 2].set_title(f"(c)  leaky ReLU, $L = {slope.config['sizes']['slope']['depth']}$", loc="left")
+    axes[0, 0].set_ylabel(r"$1 - \rho_L$")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return figure
+
+
+def _shrinkage(panel: Axes, frame: pd.DataFrame, column: str, width: int) -> None:
+    pairs, farthest = frame[frame.kind == "pairs"], frame[frame.kind == "farthest"]
+    bound = frame.drop_duplicates(column).sort_values(column)
+    bound = bound[np.isfinite(bound.bound)]
+    panel.plot(bound[column], bound.bound, color=BOUND, linestyle="--", label="bound")
+    panel.plot(pairs[column], pairs.distance, ".", color=MEASURED, markersize=2.5, label="random pairs")
+    panel.plot(
+        farthest[column], farthest.distance, "D", color=FOUND, markersize=3.5, label=f"found by ascent (width {width})"
+    )
+    first, *others = pairs.rho_0.unique()
+    for rho in (first, *others):
+        one = pairs[pairs.rho_0 == rho].drop_duplicates(column).sort_values(column)
+        label = "infinite width" if rho == first else None
+        panel.plot(one[column], one.infinite, color=INFINITE, linewidth=0.9, label=label)
+    panel.set_yscale("log")
+
+
+def fig3(table: Table) -> Figure:
+    figure, axes = plotting.figure(3, 2, size=(plotting.PAGE_WIDTH, 6.6), sharex=True)
+    names = {"correlation": r"$1 - \rho_l$", "jacobian": r"singular values of $\partial z_l / \partial z_0$"}
+    names["gradient"] = r"$\|\partial E / \partial W_l\|_F$"
+    for column, phase in enumerate(("critical", "chaotic")):
+        for row, quantity in enumerate(names):
+            panel = axes[row, column]
+            one = table.frame[(table.frame.phase == phase) & (table.frame.quantity == quantity)]
+            (_jacobian if quantity == "jacobian" else _curves)(panel, one)
+            title = {"correlation": "correlations", "jacobian": "Jacobian", "gradient": "gradients"}[quantity]
+            panel.set_title(f"({'abcdef'[2 * row + column]})  {title}, {phase}", loc="left")
+            panel.set_yscale("log")
+            if quantity == "gradient":
+                _at_least_two_decades(panel)
+            if column == 0:
+                panel.set_ylabel(names[quantity])
+    for panel in axes[2]:
+        panel.set_xlabel("layer $l$")
+    handles, labels = axes[1, 1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4)
+    return figure
+
+
+def _curves(panel: Axes, frame: pd.DataFrame) -> None:
+    for _, one in frame.groupby(["series", "draw"]):
+        panel.plot(one.layer, one.value, color=MEASURED, linewidth=0.7)
+    for _, one in frame.groupby("series"):
+        wanted = one.groupby("layer").infinite.apply(_geometric)
+        panel.plot(wanted.index, wanted, color=INFINITE, linewidth=0.9)
+    bound = frame[(frame.bound > 0) & np.isfinite(frame.bound)]
+    if len(bound):
+        mean = bound.groupby("layer").bound.apply(_geometric)
+        panel.plot(mean.index, mean, color=BOUND, linestyle="--")
+
+
+def _at_least_two_decades(panel: Axes) -> None:
+    """So that a line that is level looks level."""
+    low, high = panel.get_ylim()
+    wider = max(1.0, 10 / np.sqrt(high / low))
+    panel.set_ylim(low / wider, high * wider)
+
+
+def _geometric(values: Any) -> float:
+    return float(np.exp(np.log(values).mean()))
+
+
+SERIES = {  # colour and dashes of the singular values
+    "largest": (MEASURED, "-"),
+    "median": ("#E69F00", "-."),
+    "smallest": ("#CC79A7", ":"),
+}
+
+
+def _jacobian(panel: Axes, frame: pd.DataFrame) -> None:
+    for name, (color, dashes) in SERIES.items():
+        for draw, one in frame[frame.series == name].dropna(subset="value").groupby("draw"):
+            label = name if draw == 0 else None
+            panel.plot(one.layer, one.value, color=color, linestyle=dashes, linewidth=0.9, label=label)
+    for draw, one in frame[frame.series == "root mean square"].groupby("draw"):
+        label = "root mean square" if draw == 0 else None
+        panel.plot(one.layer, one.value, color=FOUND, linewidth=0.7, label=label)
+    mean = frame[frame.series == "root mean square"].groupby("layer").infinite.first()
+    panel.plot(mean.index, mean, color=INFINITE, linewidth=0.9, label="infinite width")
+    bound = frame[frame.series == "largest"].groupby("layer").bound.first().dropna()
+    if len(bound):
+        panel.plot(bound.index, bound, color=BOUND, linestyle="--", label="bound")
+    panel.set_ylim(bottom=1e-7)
+
+
+def residual(table: Table) -> Figure:
+    frame = table.frame
+    sigmas = sorted(frame.sigma.unique())
+    figure, axes = plotting.figure(2, 2, size=(plotting.PAGE_WIDTH, 4.6), sharex=True)
+    shades = dict(zip(sigmas, (BOUND, FOUND, MEASURED), strict=False))
+    for column, (name, one) in enumerate(frame.groupby("function", sort=False)):
+        for sigma, color in shades.items():
+            chosen = one[(one.sigma == sigma) & (one.rho_0 == 0)]
+            for _, drawn in chosen.groupby("draw"):
+                axes[0, column].plot(drawn.layer, drawn.distance, color=color, linewidth=0.6, alpha=0.8)
+                axes[1, column].plot(drawn.layer, drawn.measured_gain, color=color, linewidth=0.6, alpha=0.8)
+            first = chosen[chosen.draw == 0]
+            axes[0, column].plot(
+                first.layer, first.infinite, color=color, label=rf"$\sigma = {sigma:g}$", linewidth=1.4
+            )
+            axes[1, column].plot(first.layer, first.gain, color=color, linewidth=1.4)
+            bound = first[first.bound > 0]
+            axes[1, column].plot(bound.layer, bound.bound, color=color, linestyle="--", linewidth=1.0)
+        axes[0, column].set_title(f"({'ab'[column]})  {NAMES[str(name)]}", loc="left")
+        axes[1, column].set_xlabel("block $l$")
+        axes[0, column].set_ylim(bottom=0)
+        axes[1, column].set_yscale("log")
+    axes[0, 0].set_ylabel(r"$1 - \rho_l$, orthogonal inputs")
+    axes[1, 0].set_ylabel("squared gain")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    handles += [axes[1, 0].plot([], [], **look)[0] for look in LEGEND.values()]
+    figure.legend(handles, [*labels, *LEGEND], loc="outside upper center", ncols=6, columnspacing=1.2)
+    return figure
+
+
+LEGEND: dict[str, Any] = {
+    "infinite width": {"color": plotting.GREY, "linewidth": 1.4},
+    "measured": {"color": plotting.GREY, "linewidth": 0.6},
+    "Theorem 2": {"color": plotting.GREY, "linewidth": 1.0, "linestyle": "--"},
+}
+
+
+def fig4(table: Table) -> Figure:
+    frame = table.frame
+    first, final = block_layers(frame)
+    figure, axes = plotting.figure(1, 3, size=(plotting.PAGE_WIDTH, 3.1))
+    shrinkage, displacement, learning = axes[0]
+    full = frame[(frame.network == "full") & (frame.draw == 0)]
+    for stage, color in (("before", MEASURED), ("after", FOUND)):
+        for quantity, dashes in (("mean distance", "-"), ("largest distance", ":")):
+            one = full[(full.quantity == quantity) & (full.stage == stage)]
+            label = f"{stage}, {'mean' if quantity == 'mean distance' else 'farthest pair'}"
+            shrinkage.plot(one["index"], one.value, color=color, linestyle=dashes, label=label, linewidth=1.0)
+    infinite = frame[(frame.quantity == "infinite") & (frame.draw == 0)]
+    shrinkage.plot(infinite["index"], infinite.value, color=INFINITE, linewidth=0.9, label="infinite width")
+    shrinkage.axhline(0.03, color=plotting.GREY, linewidth=0.7, linestyle="--")
+    shrinkage.text(0, 0.028, r"$\rho = 0.97$", va="top", fontsize=6.5, color=plotting.GREY)
+    shrinkage.set_yscale("log")
+    shrinkage.set_ylabel(r"$1 - \rho_l$, MNIST test pairs")
+    handles, labels = shrinkage.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=5, fontsize=6.5, columnspacing=1.2)
+    for _, one in frame[frame.quantity == "displacement"].groupby("draw"):
+        displacement.plot(one["index"], one.value, ".", color=MEASURED, markersize=4)
+    mean = displacements(frame)
+    displacement.axhline(0, color=plotting.GREY, linewidth=0.7)
+    displacement.set_ylim(min(-0.2, float(mean.min()) - 0.05), 1)
+    displacement.set_ylabel("Pearson correlation")
+    for panel in (shrinkage, displacement):
+        panel.axvspan(first - 0.5, final + 0.5, color="#bbbbbb", alpha=0.4, linewidth=0)
+        panel.set_xlabel("layer $l$")
+    for name, color, dashes in (("full", INFINITE, "-"), ("skimmed", MEASURED, "--")):
+        for draw, one in frame[(frame.quantity == "accuracy") & (frame.network == name)].groupby("draw"):
+            named = f"{name} ({_layers(frame, name)} layers)" if draw == 0 else None
+            look = {"color": color, "linestyle": dashes, "marker": "o", "markersize": 2.5}
+            learning.plot(one["index"], one.value, label=named, **look)
+    learning.set_xlabel("step")
+    learning.set_ylabel("test accuracy")
+    learning.legend(fontsize=6.5)
+    for panel, title in zip(axes[0], ("(a)  shrinkage, full", "(b)  displacement", "(c)  learning"), strict=True):
+        panel.set_title(title, loc="left")
+    return figure
+
+
+def _layers(frame: pd.DataFrame, name: str) -> int:
+    return int(frame[(frame.quantity == "layers") & (frame.network == name)].value.iloc[0])

@@ -1,0 +1,75 @@
+"""The mathematics of the BSNN paper, checked by numbers: propositions, theorems, lemmas, and the talk's demonstrations.
+
+    python -m experiments.theory +experiment=theory_shell                        # one part
+    python -m experiments.theory -m '+experiment=glob(theory_*)' budget=quick    # all of them
+
+Claim     In a wide layer of random orthogonal weights a GPN function keeps the norms of signal and error, with a
+          probability that goes to 1 (Theorems 2 and 3), and with it the norms of all gradients (Proposition 1).
+Cost      budget=quick: 115 s of one core of an AMD EPYC (shell 39 s, constants 29 s, gradient 17 s, depth 12 s, the
+          rest 18 s)
+Output    results/<budget>/theory/<part>.csv, the numbers, and <part>.json, where they come from
+
+Columns   by part; all numbers without unit
+gradient   draw, function, gpn, root (of b); signal, error, gradient: ||x||, ||y|| and, by autograd, ||dE/dW||_F of one
+           sample, each _min and _max over the layers, _first and _last; difference: the largest between the gradient's
+           norm and the product of the others, relative
+hermite    function, gpn, degree, coefficient: a_k of equation (26)
+constants  family, function; mean, second, derivative_second: E phi, E phi^2, E phi'^2; discriminant: 1 - Var phi /
+           E phi'^2; nonlinearity: least E (phi - line)^2; a, b_plus, b_minus: Proposition 3; gain_plus, gain_minus:
+           E z psi psi' for psi = a phi + b; residual: the largest error in (10) and (11) of both roots
+shell      route (sphere, or haar: with matrices), width, function, gpn, case (experiments.theory.norms.CASES), draws;
+           mean, std of 1/d sum y_i^2 g(h_i), g = phi^2 or phi'^2; limit_mean, limit_std: of the limit law
+           (bsnn.theory.concentration); out_<eps>: draws at eps or more from 1; limit_<eps>: the limit law's probability
+depth      width, function, root (of b), layer, draws; mean, median, std of ||x||^2 / d; limit_std: by v <- gain^2 v +
+           variance / d; gain; out_<eps>
+lemma1     function, of (phi or slope), kind (Lipschitz or bounded), proxy: K^2; rate: t; log_mgf: ln E exp(t (f - Ef));
+           bound: K^2 t^2 / 2
+lemma3     delta, width; below, above: the exact tails; bound: the lemma's; first_exceeded: the least d, up to the
+           largest width, at which the tails exceed it
+lemma4     source, dimension, test, samples, p
+lemma5     width, function, of (phi: f = phi^2, slope: f = phi'^2, f), draws; mean, median of the difference / d;
+           limit_mean: to first order; outside: draws with eps or more
+lemma6     route (haar, exact), width, input (law of x), draws; distance, p: Kolmogorov-Smirnov, one coordinate of W x
+           against sqrt(d) theta_1; normal_distance: against N(0, 1), exact under `exact`; radius_rms: root mean square
+           of ||x|| / sqrt(d) - 1
+talk       block, draw, z_norm, f_norm
+histogram  source (of W), index, value: (W x)_i
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from bsnn.config import CONF
+from experiments import entry, study
+from experiments.theory.config import TheoryConfig
+from experiments.theory.functions import constants, gradient, hermite, lemma1
+from experiments.theory.norms import depth, lemma3, lemma5, shell
+from experiments.theory.sphere import histogram, lemma4, lemma6, talk
+
+PARTS = {
+    "gradient": gradient,
+    "hermite": hermite,
+    "constants": constants,
+    "shell": shell,
+    "depth": depth,
+    "lemma1": lemma1,
+    "lemma3": lemma3,
+    "lemma4": lemma4,
+    "lemma5": lemma5,
+    "lemma6": lemma6,
+    "talk": talk,
+    "histogram": histogram,
+}
+study.register("theory", TheoryConfig)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="theory")
+@entry.reports_user_errors
+def main(config: DictConfig) -> None:
+    study.run("theory", config, TheoryConfig, PARTS)
+
+
+if __name__ == "__main__":
+    entry.run(main)

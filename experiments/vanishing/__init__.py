@@ -1,0 +1,1 @@
+"""The vanishing study: the talk's examples and tricks, the lecture's formula."""

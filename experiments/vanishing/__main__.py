@@ -1,0 +1,64 @@
+"""Vanishing and exploding gradients: the talk's examples and tricks, and the lecture's product formula, measured.
+
+    python -m experiments.vanishing +experiment=vanishing_talk                       one part
+    python -m experiments.vanishing -m '+experiment=glob(vanishing_*)'               all; then:
+    python -m experiments.vanishing.report results/quick
+
+Claim     Gradients of a deep sigmoid network, and of a chain of scalars, shrink or grow by a factor a layer. To
+          normalise them is a simple solution, but a fixed step then doesn't converge. Adam, batch norm, clipping and
+          shortcuts are tricks; GPN equalises the gradients.
+Cost      budget=quick: 15 min on two cores of an AMD EPYC that three other studies shared (about 11 of one core's):
+          tricks 622 s, deep 178 s, chain 48 s, talk 31 s, selu 16 s, the rest 5 s; 1.1 GB of memory
+Output    results/<budget>/vanishing/<part>.csv and .json
+
+Columns   talk        draw; weights (std of the entries, or gpn: orthogonal, and the GPN version of the sigmoid), layer,
+                      signal (mean ||x^(l)|| / sqrt(d)), gradient (mean ||dE/dW^(l)||_F of one sample), predicted
+                      (gradient / that of the last layer, at infinite width)
+          selu        draw; gpn, layer, signal, gradient
+          chain       function, law (fixed: every w_l = scale, b_l = 0; random: w_l ~ N(0, scale^2), b_l ~ N(0, 0.1^2)),
+                      scale; depth, vanished (share of chains whose df/dw_1 is exactly 0), log10 |df/dw_1|: median,
+                      low, high (10 and 90 %) of the others, slopes and weights (means of their log10 there),
+                      slope_max, far_max (largest slope where |z| > 3), on_slope_min, on_slope_max (slopes where
+                      z > 0), error (relative, formula against autograd, all weights)
+          factors     function, law, scale; layer, w, z, slope, derivative (df/dw_l by the formula), autograd (the
+                      same by autograd), of one chain; mean_log10 (mean over chains of log10 |df/dw_l|, of those not 0)
+          quadratic   s (2: exact gradient, 1: the talk's), condition; eta, special (best, above the threshold or
+                      nothing), rho, steps_bound (least k with rho^k <= tolerance), steps (found by running)
+          paths       rule (gradient, normalised), eta, decades (of decay of eta); step, theta_1, theta_2
+          deep        rule (normalised; constrained: normalised, rows of W kept at norm 1; gradient: plain), decades;
+                      eta, step, loss (before that step), moved (||V_after - V_before||_F / sqrt(L))
+          tricks      method, seed; function, rate, step and the other entries of bsnn.vanishing.equal_steps.Point
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from bsnn.config import CONF
+from experiments import entry, study
+from experiments.vanishing import descent
+from experiments.vanishing import random as random_networks
+from experiments.vanishing.config import VanishingConfig
+
+PARTS = {
+    "talk": random_networks.talk,
+    "selu": random_networks.selu,
+    "chain": random_networks.chain,
+    "factors": random_networks.factors_of_one,
+    "quadratic": descent.steps_against_eta,
+    "paths": descent.paths,
+    "deep": descent.deep,
+    "tricks": descent.tricks,
+}
+study.register("vanishing", VanishingConfig)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="vanishing")
+@entry.reports_user_errors
+def main(config: DictConfig) -> None:
+    study.run("vanishing", config, VanishingConfig, PARTS)
+
+
+if __name__ == "__main__":
+    entry.run(main)

@@ -1,0 +1,7 @@
+"""python -m experiments.vanishing.report results/<budget>: draws the figures and writes the report, from the tables."""
+
+from bsnn.results.cli import run
+from experiments.vanishing.report.section import main
+
+if __name__ == "__main__":
+    run(main)

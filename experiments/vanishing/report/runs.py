@@ -1,0 +1,82 @@
+"""Runs of normalised gradients and of the tricks: how they end, and which rate of a method is its best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from bsnn.results.verdicts import estimate
+
+METHOD_NAMES = {
+    "nothing": "nothing (SGD)",
+    "adam": "Adam",
+    "batch_norm": "batch norm",
+    "clipping": "clipping",
+    "normalised": "normalised gradient",
+    "shortcuts": "shortcuts",
+    "scaled_shortcuts": "shortcuts, branch / sqrt(L)",
+    "gpn": "GPN (SGD)",
+}
+
+
+def last_tenth(frame: pd.DataFrame, by: Sequence[str], column: str = "loss") -> pd.Series[float]:
+    """Mean over the last tenth of a run's steps, for each group; inf for a run that ended early, having diverged."""
+    last = frame.step.max()
+    ends = frame[frame.step > 0.9 * last].groupby(list(by))[column].mean()
+    whole = frame.groupby(list(by)).step.max() == last
+    found: pd.Series[float] = ends.reindex(whole.index).where(whole, np.inf).fillna(np.inf)
+    return found
+
+
+def best_runs(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each method's best rate, for each function: the lowest mean training loss at the end."""
+    ends = last_tenth(frame, ["method", "function", "rate", "seed"]).groupby(["method", "function", "rate"]).mean()
+    best = ends.groupby(["method", "function"]).idxmin()
+    return frame[[key in set(best) for key in zip(frame.method, frame.function, frame.rate, strict=True)]]
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each method at its best rate, for each function: mean over seeds. Index (method, function).
+
+    rate, edge (the rate is the smallest or largest tried), loss (at the end), train, test, se (standard error of test),
+    ratio, norm, first_loss (at the start), last_ratio.
+    """
+    best = best_runs(frame)
+    keys = ["method", "function"]
+    first, last = best[best.step == 0].groupby(keys), best[best.train_accuracy.notna()].groupby(keys)
+    rates = frame.groupby("method").rate.agg(["min", "max"])
+    found = pd.DataFrame(
+        {
+            "rate": best.groupby(keys).rate.first(),
+            "loss": last_tenth(best, [*keys, "seed"]).groupby(keys).mean(),
+            "train": last.train_accuracy.mean(),
+            "test": last.test_accuracy.mean(),
+            "se": last[["test_accuracy", "images"]].apply(_standard_error),
+            "ratio": first.ratio.mean(),
+            "norm": first.norm.mean(),
+            "first_loss": first.loss.mean(),
+            "last_ratio": last.ratio.mean(),
+        }
+    )
+    limits = rates.loc[found.index.get_level_values("method")].to_numpy()
+    found["edge"] = (found.rate == limits[:, 0]) | (found.rate == limits[:, 1])
+    return found
+
+
+def floors_of(frame: pd.DataFrame, decades: float) -> pd.Series[float]:
+    """Root mean square of ||theta|| over the second half of the steps, by eta."""
+    chosen = frame[(frame.rule == "normalised") & (frame.decades == decades)]
+    late = chosen[chosen.step >= chosen.step.max() / 2]
+    square: pd.Series[float] = late.theta_1**2 + late.theta_2**2
+    return square.groupby(late.eta).mean() ** 0.5
+
+
+def _standard_error(runs: pd.DataFrame) -> float:
+    return estimate(runs.test_accuracy.tolist(), int(runs.images.max())).se
+
+
+def seeds(frame: pd.DataFrame) -> str:
+    count = frame.seed.nunique()
+    return f"{count} seed{'s' * (count > 1)}"

@@ -1,0 +1,1 @@
+"""Timings of a training step: bsnn.network, vmap and the engine."""

@@ -1,0 +1,1 @@
+"""The page that shows a budget's results in a browser."""

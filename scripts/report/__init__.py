@@ -1,0 +1,1 @@
+"""results/<budget>/report.md, section by section."""

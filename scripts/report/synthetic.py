@@ -1,0 +1,63 @@
+"""What the drawings of Figs 1-3 share: reading what experiments.synthetic wrote, and the command line.
+
+    python -m scripts.fig1 results/quick      # likewise fig2, fig3
+
+They read results/<budget>/fig<k>.csv and .json alone, and write fig<k>.png and .pdf beside them, in seconds; the same
+for the tables with other settings in results/<budget>/other_settings/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bsnn import plotting
+from bsnn.results import budgets, tables
+from bsnn.results.cli import budget_dir
+from bsnn.results.tables import Table, others
+
+
+@dataclass(frozen=True)
+class Results(Table):
+    """A figure's table."""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The functions' printed names by key, in the config's order."""
+        return {key: activation["label"] for key, activation in self.config["activations"].items()}
+
+
+def load(path: Path, command: str) -> Results:
+    """Raises UserError, with the command to run, if the results are missing, unfinished or damaged."""
+    found = tables.load(path, command)
+    return Results(found.frame, found.config, found.provenance, found.seconds)
+
+
+def note(config: dict[str, Any]) -> str:
+    """The line under a figure: with which budget, sizes and seed."""
+    swept = config["figure"] == "fig3"
+    papers = asdict(budgets.load_budget(budgets.PAPER).synthetic)
+    sizes = {key: config[key] for key in ("depth", "width", "samples") if not (swept and key == "width")}
+    draws = f"{config['draws']} draws" if swept else "one draw"
+    verdict = "the paper's sizes" if all(sizes[key] == papers[key] for key in sizes) else "NOT the paper's sizes"
+    listed = ", ".join(f"{key} {value}" for key, value in sizes.items())
+    return f"{config['budget']['name']} budget: {listed} ({verdict}), {draws}, seed {config['seed']}"
+
+
+def draw_and_save(
+    figure: str, draw: Callable[[Results], Figure], description: str | None, argv: list[str] | None = None
+) -> None:
+    """The command `python -m scripts.<figure> results/<budget>`: the figure, and those with other settings."""
+    folder = budget_dir(description, argv)
+    command = tables.command("synthetic", figure, folder)
+    for path in (*others(folder / figure), folder / figure):
+        results = load(path, command)
+        with plotting.style():
+            drawing = draw(results)
+            plotting.budget_note(drawing, note(results.config))
+            png, pdf = plotting.save(drawing, path)
+        print(f"{png}, {pdf.name}")
