@@ -7,8 +7,10 @@
     net = BSNN(in_features=784, out_features=10, width=500, depth=200, activation=phi)
 
 Activation functions   GPN, gaussian_poincare_constants: normalise any function; SigmoidGELU: the paper's GELU
-Weights                haar_orthogonal: uniform orthogonal matrices
+Weights                haar_orthogonal: uniform orthogonal matrices; haar_orthogonal_, delta_orthogonal_, spherical_:
+                       initial weights, as in torch.nn.init; unit_rows, orthogonal: constraints that training keeps
 Networks               BSNN: the paper's network, its Signals layer by layer; load_trained: one that was trained here
+Your own network       normalize: GPN and rows of norm one where it is sound; diagnose: signals and gradients by layer
 """
 
 from __future__ import annotations
@@ -19,11 +21,39 @@ from bsnn.activations import SigmoidGELU
 from bsnn.gpn import GPN, gaussian_poincare_constants
 from bsnn.haar import haar_orthogonal
 from bsnn.network import BSNN, Signals
+from bsnn.nn import (
+    Diagnosis,
+    Normalization,
+    delta_orthogonal_,
+    diagnose,
+    haar_orthogonal_,
+    normalize,
+    orthogonal,
+    spherical_,
+    unit_rows,
+)
 
 if TYPE_CHECKING:
     from bsnn.training.runner import load_trained
 
-__all__ = ["BSNN", "GPN", "SigmoidGELU", "Signals", "gaussian_poincare_constants", "haar_orthogonal", "load_trained"]
+__all__ = [
+    "BSNN",
+    "GPN",
+    "Diagnosis",
+    "Normalization",
+    "SigmoidGELU",
+    "Signals",
+    "delta_orthogonal_",
+    "diagnose",
+    "gaussian_poincare_constants",
+    "haar_orthogonal",
+    "haar_orthogonal_",
+    "load_trained",
+    "normalize",
+    "orthogonal",
+    "spherical_",
+    "unit_rows",
+]
 
 
 def __getattr__(name: str) -> Any:

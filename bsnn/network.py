@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from bsnn.activations import value_and_slope
-from bsnn.haar import haar_orthogonal
+from bsnn.nn.init import haar_orthogonal_, spherical_
+from bsnn.nn.parametrizations import normalised_rows
 from bsnn.quadrature import float64_phi
 from bsnn.randomness import device_of
 
@@ -103,15 +104,10 @@ class BSNN(nn.Module):
         """Draw the initial weights anew."""
         drawn_on = device_of(generator)
         for V in self.V:  # one layer at a time: no second copy of all weights
-            if self.initialisation == "gaussian":
-                V.copy_(
-                    F.normalize(torch.randn(V.shape, generator=generator, dtype=torch.float64, device=drawn_on), dim=-1)
-                )
-            else:
-                V.copy_(haar_orthogonal(*V.shape, generator=generator, dtype=torch.float64, device=drawn_on))
+            draw = spherical_ if self.initialisation == "gaussian" else haar_orthogonal_
+            draw(V, generator=generator)
         for layer in (self.top, self.bottom):
-            shape = layer.weight.shape
-            layer.weight.copy_(haar_orthogonal(*shape, generator=generator, dtype=torch.float64, device=drawn_on))
+            haar_orthogonal_(layer.weight, generator=generator)
             uniform = torch.rand(layer.out_features, generator=generator, dtype=torch.float64, device=drawn_on)
             layer.bias.copy_((2 * uniform - 1) * layer.in_features**-0.5)
         for batch_norm in self.batch_norms:
@@ -126,7 +122,7 @@ class BSNN(nn.Module):
     @property
     def W(self) -> Tensor:
         """The constrained weights, rows of norm one, shape (L, N, N)."""
-        return F.normalize(self.V, dim=-1)
+        return normalised_rows(self.V, start_dim=2)
 
     def forward(self, x_BD: Tensor) -> Tensor:
         x_BN = self.activation(self.bottom(x_BD))
@@ -163,7 +159,7 @@ class BSNN(nn.Module):
 
     def _pre_activation(self, layer: int, V: Tensor, x_BN: Tensor) -> Tensor:
         # a layer's W at a time: all at once (self.W) is twice as slow to differentiate at width 500, being out of cache
-        h_BN = F.linear(x_BN, F.normalize(V, dim=-1))
+        h_BN = F.linear(x_BN, normalised_rows(V))
         return self.batch_norms[layer](h_BN) if self.batch_norms else h_BN
 
 
