@@ -48,15 +48,24 @@ class Untraceable(Exception):  # noqa: N818
 
 
 class _Tracer(fx.Tracer):
-    """Stops at torch.nn's modules and at whatever is one elementwise function."""
+    """Stops at torch.nn's modules and at `functions`, names of modules that are one elementwise function.
+
+    They are named beforehand: a module that is called while torch.fx traces would be traced itself.
+    """
+
+    def __init__(self, functions: set[str]) -> None:
+        super().__init__()
+        self.functions = functions
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return super().is_leaf_module(m, module_qualified_name) or kinds.kind_of(m) == kinds.ACTIVATION
+        return super().is_leaf_module(m, module_qualified_name) or module_qualified_name in self.functions
 
 
 def trace(module: nn.Module) -> list[fx.Node]:
     """The nodes of a network's forward, called with its required arguments. Raises Untraceable."""
     tensors = (*module.parameters(), *module.buffers())
+    parts = module.named_modules(remove_duplicate=False)
+    functions = {name for name, part in parts if kinds.kind_of(part) == kinds.ACTIVATION}
     try:
         twin = copy.deepcopy(module, {id(t): t for t in tensors})  # a forward may keep what it computes
         defaults = {
@@ -64,7 +73,7 @@ def trace(module: nn.Module) -> list[fx.Node]:
             for name, parameter in inspect.signature(module.forward).parameters.items()
             if parameter.default is not inspect.Parameter.empty
         }
-        return list(_Tracer().trace(twin, concrete_args=defaults).nodes)
+        return list(_Tracer(functions).trace(twin, concrete_args=defaults).nodes)
     except Exception as error:  # somebody else's code can fail in any way
         raise Untraceable(" ".join(str(error).split())[:120] or type(error).__name__) from error
 
