@@ -27,7 +27,7 @@ INITIALISATIONS = ("orthogonal", "gaussian")
 ROOTS = ("paper", "+", "-")
 TRACKING_MODES = ("auto", "online", "offline", "none")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-"""What may become part of a path: names of activations and budgets, and with them of cells."""
+"""Pattern of what may become part of a path: names of activations and budgets, and with them of cells."""
 
 
 @dataclass
@@ -180,7 +180,7 @@ class SyntheticConfig:
 
 @dataclass
 class StudyConfig:
-    """What the studies' commands have in common (experiments/study.py); each adds its `sizes`."""
+    """Settings that all studies share (experiments/study.py); each study adds its `sizes`."""
 
     part: str = "all"  # which of the study's tables
     budget: BudgetConfig = field(default_factory=BudgetConfig)

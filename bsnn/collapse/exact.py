@@ -98,7 +98,7 @@ class AngleChain(NamedTuple):
 def angle_chain(
     width: int, depth: int, members: int, generator: torch.Generator, until: float = math.inf
 ) -> AngleChain:
-    """The same chain by simulation, any width >= 2: K angles, each drawn on as long as both outputs are alive.
+    """Simulate the same chain at any width >= 2: K angles, each drawn on as long as both outputs are alive.
 
     Equal in law to drawing whole networks, at 2 N numbers a layer instead of N^2, and with less variance: what is
     random is the angle alone, each path carries the probabilities of its three states. Ends before `depth` at the layer

@@ -1,4 +1,4 @@
-"""What becomes of a narrow network in training: collapsed, partly collapsed, or an approximation of its target.
+"""Fates of narrow networks in training: collapsed, partly collapsed, or an approximation of the target.
 
 "Collapse of deep and narrow neural nets" (ICLR 2019 submission), section 2: four target functions, the eight optimisers
 that it names, and rules for what its figures show. The rules:
@@ -126,7 +126,7 @@ class Fate:
 
 @torch.no_grad()
 def fates(stack: NarrowStack, target: Target, points: int, loss: str = "mse") -> list[Fate]:
-    """Of every member, in evaluation mode, on a grid of `points` in each input."""
+    """Determine the fate of every member, in evaluation mode, on a grid of `points` in each input."""
     stack.eval()
     x_BD = target.grid(points, next(stack.parameters()).dtype)
     y_BC = target.function(x_BD).double()

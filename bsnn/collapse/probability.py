@@ -147,7 +147,7 @@ def outputs(
 
 
 class Dead(NamedTuple):
-    """Of K networks, after l = 1..L layers: how many are 0 for both signs, and how many for x = 1. int64, (L,)."""
+    """Numbers of networks that are 0 after l = 1..L layers, for both signs of x and for x = 1. int64, (L,)."""
 
     both: NDArray[np.int64]
     plus: NDArray[np.int64]

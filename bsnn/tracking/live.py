@@ -6,8 +6,8 @@ Trackers may be used in several threads at once, each in one. What a run holds i
 
 from __future__ import annotations
 
-import glob
 import logging
+import re
 import shutil
 import threading
 from collections.abc import Callable
@@ -121,8 +121,12 @@ class Tracker:
 
 
 def _remove_earlier(run: Any) -> None:
-    """Remove the offline runs of this id that earlier processes have left beside it."""
+    """Remove the offline runs of this id that earlier processes have left beside it.
+
+    W&B adds a number to the folder's name if two of them begin in the same second.
+    """
     mine = Path(run.dir).parent
-    for folder in mine.parent.glob(f"offline-run-*-{glob.escape(run.id)}"):
-        if folder != mine:
+    earlier = re.compile(rf"offline-run-\d+_\d+-{re.escape(run.id)}(-\d+)?")
+    for folder in mine.parent.iterdir():
+        if folder != mine and earlier.fullmatch(folder.name):
             shutil.rmtree(folder, ignore_errors=True)

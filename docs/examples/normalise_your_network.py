@@ -1,6 +1,6 @@
 """Normalise a network of your own: 30 convolutions, Mish and a function with kinks, trained on real images.
 
-python docs/examples/normalise_your_network.py        half a minute on two cores; writes two figures beside itself
+python docs/examples/normalise_your_network.py        ten seconds on two cores; writes two figures beside itself
 """
 
 from __future__ import annotations

@@ -17,25 +17,9 @@ from bsnn.engine.sizes import largest_stack
 from bsnn.training import planning
 from bsnn.training.loop import stack_key
 from bsnn.training.planning import cores, plan, sizes, steps
+from tests.training import toy
 
-CELL = Cell(
-    dataset="mnist",
-    activation="tanh",
-    activation_module={"_target_": "torch.nn.Tanh"},
-    gpn=False,
-    gpn_root="paper",
-    batch_norm=False,
-    seed=0,
-    depth=6,
-    width=16,
-    epochs=1,
-    max_steps=None,
-    evaluations_per_epoch=2,
-    batch_size=64,
-    learning_rate=0.01,
-    momentum=0.5,
-    dtype="float32",
-)
+CELL = dataclasses.replace(toy.CELL, gpn=False, batch_norm=False, seed=0, epochs=1, dtype="float32")
 
 
 @dataclass

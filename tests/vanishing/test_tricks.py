@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from bsnn.activations import PAPER_ACTIVATIONS
-from bsnn.cell import Cell
 from bsnn.data import Dataset, load
 from bsnn.engine.reference import initial_network
 from bsnn.haar import haar_orthogonal
@@ -19,25 +18,19 @@ from bsnn.randomness import batch_order
 from bsnn.vanishing.equal_steps import METHODS, Method, mini_batches, sgd, train
 from bsnn.vanishing.tricks import FreeBSNN, NormalisedSGD, ShortcutBSNN, decayed, normalised_sgd, shortcut_growth
 from experiments.vanishing.report.findings import RELU_SHORTCUT
+from tests.training import toy
 
 CPU = torch.device("cpu")
-CELL = Cell(
-    dataset="mnist",
-    activation="tanh",
-    activation_module={"_target_": "torch.nn.Tanh"},
+CELL = replace(
+    toy.CELL,
     gpn=False,
-    gpn_root="paper",
     batch_norm=False,
-    seed=3,
     depth=4,
     width=12,
     epochs=1,
-    max_steps=None,
     evaluations_per_epoch=1,
     batch_size=16,
     learning_rate=0.05,
-    momentum=0.5,
-    dtype="float64",
 )
 
 
