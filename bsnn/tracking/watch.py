@@ -61,5 +61,6 @@ def end_service() -> None:
     process: Any = getattr(getattr(connection, "_proc", None), "_process", None)
     if process is not None:
         process.kill()
+        process.wait()  # wandb.teardown waits only for a process that answers
     with suppress(Exception, SystemExit):  # of the process that was killed
         wandb.teardown(exit_code=1)

@@ -276,6 +276,14 @@ def test_a_server_that_falls_silent_is_given_up(
     assert [artifact.committed for artifact in server.artifacts if artifact.committed] == [True]
 
 
+def test_a_service_that_is_ended_is_waited_for(server: FakeWandb) -> None:
+    """Else it stays as a zombie, and Python warns wherever it happens to collect its garbage."""
+    process = wandb.setup().ensure_service()._proc._process
+    assert process.poll() is None
+    wandb_watch.end_service()
+    assert process.returncode is not None
+
+
 @pytest.mark.parametrize(
     ("break_it", "says"),
     [
