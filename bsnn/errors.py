@@ -4,4 +4,7 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """What was expected, what was found, what to do. Entry points print the message alone and exit with 1."""
+    """A mistake of the user. The message says what was expected, what was found and what to do.
+
+    Entry points print the message alone and exit with 1.
+    """

@@ -16,7 +16,7 @@ from bsnn.randomness import device_of
 
 
 class Signals(NamedTuple):
-    """What passes through the constrained layers l = 1..L in the forward direction, for a batch of B samples.
+    """Signals of the constrained layers l = 1..L in the forward direction, for a batch of B samples.
 
     x_LBN: inputs x^(l) of the layers and, as entry L, the output x^(L+1); shape (L + 1, B, N)
     h_LBN: pre-activations, after batch norm where there is one; shape (L, B, N)
@@ -49,8 +49,8 @@ class BSNN(nn.Module):
         activation: phi, any elementwise module, say ``GPN(nn.Tanh())``. One module serves every layer, moved to
             `device` and `dtype` with the other parameters. Default: Tanh.
         batch_norm: normalise h over the batch.
-        initialisation: of V: "orthogonal", as above, or "gaussian": rows independent and uniform on the sphere, what a
-            Gaussian matrix becomes when its rows are normalised. A and B stay as they are.
+            initialisation: of V. "orthogonal": as above. "gaussian": rows are independent and uniform on the sphere, as
+                when the rows of a Gaussian matrix are normalised. A and B stay as they are.
         generator: a CPU generator; the same one gives the same initial weights on every device. They are drawn in
             float64 and rounded to `dtype`, so that runs in two precisions start from the same network.
 
@@ -116,7 +116,7 @@ class BSNN(nn.Module):
 
     @property
     def depth(self) -> int:
-        """L."""
+        """The number of constrained layers, L."""
         return self.V.shape[0]
 
     @property
@@ -133,7 +133,7 @@ class BSNN(nn.Module):
 
     @torch.no_grad()
     def signals(self, x_BD: Tensor) -> Signals:
-        """x, h and phi'(h) of every constrained layer, in the module's present mode (train or eval).
+        """Compute x, h and phi'(h) of every constrained layer, in the module's present mode (train or eval).
 
         In training mode a network with batch norm updates its running statistics, as in any forward pass.
         """
@@ -149,8 +149,8 @@ class BSNN(nn.Module):
     def gradient_norms(self) -> Tensor:
         r""":math:`\lVert \partial E / \partial V^{(l)} \rVert_F` of every constrained layer after a backward pass.
 
-        float64, shape (L,), bottom to top: squares of float32 gradients would underflow below 1e-23, and tell of a
-        vanished gradient where there is a small one. Raises ValueError before any backward pass.
+        float64, shape (L,), bottom to top. Squares of float32 gradients would underflow below 1e-23 and make a small
+        gradient look like a vanished one. Raises ValueError before any backward pass.
         """
         if self.V.grad is None:
             raise ValueError("gradient_norms: expected gradients, found none; call backward() first")
@@ -158,7 +158,7 @@ class BSNN(nn.Module):
         return torch.stack(norms)
 
     def _pre_activation(self, layer: int, V: Tensor, x_BN: Tensor) -> Tensor:
-        # a layer's W at a time: all at once (self.W) is twice as slow to differentiate at width 500, being out of cache
+        # One layer's W at a time: all at once (self.W) leave the cache, which makes autograd twice as slow at width 500
         h_BN = F.linear(x_BN, normalised_rows(V))
         return self.batch_norms[layer](h_BN) if self.batch_norms else h_BN
 

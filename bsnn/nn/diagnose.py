@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # imported when they are used: pandas and matplotlib take lon
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What `diagnose` measured. print() shows the verdict and the table.
+    """The measurements of `diagnose`. print() shows the verdict and the table.
 
     loss: the loss. calls: a mapping for each call of a layer, the rows of `table`.
     """
@@ -63,7 +63,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """What the table says, in plain sentences."""
+        """The findings of the table, in plain sentences."""
         return verdict(self.calls, self.loss)
 
     def figure(self) -> Figure:
@@ -150,7 +150,7 @@ def diagnose(module: nn.Module, batch: Any, loss: Callable[..., Tensor]) -> Diag
 
 
 def _parted(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
-    """Arguments, keyword arguments and targets (none or one)."""
+    """Split a batch into arguments, keyword arguments and targets (none or one)."""
     targets: tuple[Any, ...] = ()
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         inputs, target = batch
@@ -171,7 +171,7 @@ def _parted(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...
 def _fresh_inputs(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[list[Tensor], tuple[Any, ...], dict[str, Any]]:
-    """Leaves that require gradients, and copies of the inputs made from them: a network may overwrite these."""
+    """Make leaves that require gradients, and copies of them as inputs: a network may overwrite its inputs."""
     leaves: list[Tensor] = []
 
     def fresh(value: Any) -> Any:
@@ -186,7 +186,7 @@ def _fresh_inputs(
 
 
 def _fresh_state(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters that share their numbers with the module's, not their .grad; copies of its buffers."""
+    """Return parameters that share the module's numbers but not their .grad, and copies of its buffers."""
     if any(nn.parameter.is_lazy(p) for p in (*module.parameters(), *module.buffers())):
         raise ValueError("module: expected initialised weights, found lazy ones; run one forward pass first")
     overwritten = any(getattr(part, "max_norm", None) is not None for part in module.modules())  # by nn.Embedding
