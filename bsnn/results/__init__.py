@@ -1,1 +1,1 @@
-"""From records to tables, statistics and verdicts. Nothing here trains."""
+"""Tables, statistics and verdicts from records. Nothing here trains."""
