@@ -49,8 +49,8 @@ class BSNN(nn.Module):
         activation: phi, any elementwise module, say ``GPN(nn.Tanh())``. One module serves every layer, moved to
             `device` and `dtype` with the other parameters. Default: Tanh.
         batch_norm: normalise h over the batch.
-            initialisation: of V. "orthogonal": as above. "gaussian": rows are independent and uniform on the sphere, as
-                when the rows of a Gaussian matrix are normalised. A and B stay as they are.
+        initialisation: of V. "orthogonal": as above. "gaussian": rows are independent and uniform on the sphere, as
+            when the rows of a Gaussian matrix are normalised. A and B stay as they are.
         generator: a CPU generator; the same one gives the same initial weights on every device. They are drawn in
             float64 and rounded to `dtype`, so that runs in two precisions start from the same network.
 

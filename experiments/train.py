@@ -8,7 +8,7 @@ trains, whatever the activation; without GPN, ReLU, LeakyReLU and GELU don't; ba
     python -m experiments.train -m hydra/launcher=stacked activation='glob(*)' gpn=true,false seed=0,1,2    any grid
     python -m experiments.train +experiment=table2 budget=paper time_limit=540          nine minutes of it
 
-Cost: the table's 48 networks under quick 7 minutes on two cores of an Intel Xeon that had other work beside.
+Cost: the table's 48 networks under quick 7 minutes on two cores of an Intel Xeon that also did other work.
 Output: results/<budget>/runs/<cell>/record.json (see bsnn.results.records) and a W&B run for each cell. A cell that is
 already trained is skipped, an interrupted one resumes. hydra/launcher=stacked trains the cells of a grid together,
 which is faster; stacked_slurm, stacked_ray and stacked_local send stacks to a cluster, or to processes of their own.
@@ -49,7 +49,7 @@ def job(config: DictConfig, log_files: Sequence[logging.Handler] = ()) -> Job:
 
 
 def train(jobs: Sequence[Job], progress_bar: bool = True) -> list[Record | BaseException | None]:
-    """All jobs, in stacks: the batched form of `main`, for hydra/launcher=stacked. None: stopped by the time limit."""
+    """Train all jobs in stacks: `main`'s batched form for hydra/launcher=stacked. None: stopped by the time limit."""
     bar = progress_bar and sys.stderr.isatty()
     with logging_redirect_tqdm() if bar else nullcontext():
         outcomes = run_cells(jobs, bar, started(), note)
@@ -57,7 +57,7 @@ def train(jobs: Sequence[Job], progress_bar: bool = True) -> list[Record | BaseE
 
 
 def spread(jobs: Sequence[Job]) -> CellSpread:
-    """How they are divided among workers: for the launchers that send stacks to other processes or machines."""
+    """Divide jobs among workers, for the launchers that send stacks to other processes or machines."""
     return CellSpread(jobs, started(), note)
 
 
@@ -75,7 +75,7 @@ def main(config: DictConfig) -> Record | None:
 
 
 def _command() -> str:
-    """The command that trains this cell alone; in a sweep's worker the process's own would be the worker's."""
+    """Return the command that trains this cell alone; in a sweep's worker the process's own would be the worker's."""
     return shlex.join(["python", "-m", "experiments.train", *HydraConfig.get().overrides.task])
 
 

@@ -85,9 +85,9 @@ class NarrowStack(nn.Module):
         initialisation: of the weights, see INITIALISATIONS. Biases start at 0.
         bias: True if there are biases.
         normalisation: "batch" normalises h over the batch before phi (affine, torch.nn.BatchNorm1d's constants, its
-                shift in place of the bias) in all layers but the last. "weight" makes every row of W g v / |v|
-                (Salimans & Kingma, 2016) in all layers; g starts as |v|, so the functions at the start are those of a
-                stack without normalisation.
+            shift in place of the bias) in all layers but the last. "weight" makes every row of W g v / |v|
+            (Salimans & Kingma, 2016) in all layers; g starts as |v|, so the functions at the start are those of a
+            stack without normalisation.
         dropout: the probability with which a hidden unit is dropped, in training mode, after phi.
         activate_last: phi follows the last layer too ("the last layer also employs ReLU activation").
         generator: a CPU generator for weights and dropout. Weights are drawn in float64 and rounded to `dtype`.

@@ -1,4 +1,4 @@
-"""What the shrinkage section found beyond what the source says."""
+"""Findings of the shrinkage section beyond the source's statements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the source says of finite networks: Figure 2 and the rates; and how each statement is judged."""
+"""The source's statements on finite networks, Figure 2 and the rates, and how they are judged."""
 
 from __future__ import annotations
 
