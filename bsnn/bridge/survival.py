@@ -27,8 +27,8 @@ from bsnn.randomness import device_of
 LAWS = ("haar", "rows", "gaussian")
 """Laws of W that keep lengths on average.
 
-haar: uniform orthogonal, as in the BSNN paper's theorems. rows: Gaussian rows divided by their norm, which the row-norm
-constraint alone leaves of that. gaussian: i.i.d. N(0, 1 / N).
+haar: uniform orthogonal, as in the BSNN paper's theorems. rows: Gaussian rows divided by their norm, which keeps only
+the constraint on row norms. gaussian: i.i.d. N(0, 1 / N).
 """
 
 

@@ -32,7 +32,7 @@ REACH_S = 6
 STALL_S = 15.0
 """Time without a further byte after which a download is killed."""
 TORCHVISION_STALL_S = 30.0
-"""The same for torchvision, whose import takes 5 to 15 s before it writes anything."""
+"""The limit for torchvision, whose import takes 5 to 15 s before it writes anything."""
 TORCHVISION_DOWNLOAD = """
 import socket, sys
 socket.setdefaulttimeout(float(sys.argv[2]))  # torchvision itself sets none

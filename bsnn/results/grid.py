@@ -35,7 +35,7 @@ KEY = list(Key._fields)
 
 AGREES_SD = 3.0
 AGREES_POINTS = 1.0
-"""Tolerance in points: so much a seed changes networks that train.
+"""Tolerance in points: the change that a seed makes in networks that train.
 
 The paper's accuracy, of a single run, agrees with ours if it lies within AGREES_SD of our standard deviations over the
 seeds, or within this tolerance, which counts where there is one seed or the few agree by chance.

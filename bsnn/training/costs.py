@@ -70,7 +70,7 @@ class Cost:
     """Duration of the round; without a round, of the whole training."""
     whole_seconds: float
     epochs: tuple[float, ...]
-    """Lengths of the cells' trainings, in ascending order."""
+    """Lengths of the cells' trainings in epochs, each once, in ascending order."""
     checkpoints: int
     disk_bytes: int
     """Size of all checkpoints that exist at the same time."""

@@ -34,10 +34,10 @@ from bsnn.results.metrics import Row, gradient_summary
 from bsnn.training import checkpoints
 from bsnn.training.checkpoints import Progress
 
-# Samples in an evaluation's batches: a layer's signals of a stack then stay in a CPU's cache, and a GPU has enough to
-# do. The same for every stack, so that a cell's losses don't depend on its company.
+# Samples in an evaluation's batches. A layer's signals of a stack then stay in a CPU's cache, and a GPU is busy enough.
+# The number is the same for every stack, so that a cell's losses don't depend on the other cells in it.
 EVALUATION_BATCH = {"cpu": 320, "cuda": 2000}
-# A stack takes steps for about so long before it yields: the time within which a training can be stopped.
+# Seconds of steps that a stack takes before it yields: a training can be stopped within this time.
 TOOK_SECONDS = 0.5
 # A checkpoint that takes long to write (a GPU's stack has gigabytes) is written less often: it takes at most this
 # share of the time.
