@@ -1,7 +1,7 @@
 """Products of K pairs of matrices, each independent of how many others there are.
 
 torch's batched products on a GPU come from a library that chooses its kernel, and so the order of its sums, by K. A
-network's last digits would then depend on the size of its stack. So on a GPU every pair is multiplied by itself. In a
+network's last digits would then depend on the size of its stack. So on a GPU every pair has a product of its own. In a
 CUDA graph that costs some microseconds for each pair, and a step has few such products. On a CPU the batched products
 don't depend on K.
 """

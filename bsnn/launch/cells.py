@@ -98,7 +98,7 @@ class CellSpread:
 
     def interrupted(self) -> None:
         cells = [self._counted(folder, failed=False) for folder in self._jobs]
-        if self._limit is None:  # with a limit, the command that answered them has counted them
+        if self._limit is None:  # with a limit, they were counted when they were answered
             cells += [Counted(steps, steps, steps, True, False, False) for steps in self._done.values()]
         self._tell(Tally.of(cells, self._limit))
 
