@@ -38,7 +38,7 @@ def estimate(accuracies: Sequence[float], images: int) -> Estimate:
 
 
 def binomial_se(percent: float, images: int) -> float:
-    """Compute the standard error in % of a share measured on n images; at 0 and 100 % take one image more or less."""
+    """Compute the standard error, in %, of a share of n images; at 0 and 100 % that of one image more or less."""
     p = min(max(percent / 100, 1 / images), 1 - 1 / images)
     return 100 * math.sqrt(p * (1 - p) / images)
 

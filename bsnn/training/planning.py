@@ -44,7 +44,7 @@ def plan(cells: Sequence[P], workers: int) -> list[list[P]]:
     Only cells that agree in shape, data, optimiser and device and that go on from the same step share a stack. If
     stacks can't hold everything, the most informative cells come first: seed 0 before further seeds, without batch norm
     before with, MNIST before CIFAR-10, GPN before plain. All stacks of a kind have about the same size. If there are
-    enough cells, every worker gets the same number of stacks of a kind, so that they end together.
+    enough cells, every worker gets the same number of them, so that all end together.
     """
     kinds: dict[tuple[Hashable, torch.device, int], list[P]] = {}
     for planned in sorted(cells, key=lambda planned: _order(planned.cell)):  # stable: otherwise in the given order

@@ -93,7 +93,7 @@ def run_cells(
 
 
 def load_trained(folder: str | Path, trust: bool = False) -> BSNN:
-    """Load the trained network of a cell that ran with keep_checkpoint=true from its folder, in evaluation mode.
+    """Load a cell's trained network from its folder (run with keep_checkpoint=true), in evaluation mode.
 
     trust: build whatever activation the record names. By default only an activation of torch.nn or a module of bsnn is
         built: the folder may come from somebody else, and any other name runs code.
