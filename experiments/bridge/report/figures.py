@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from bsnn import plotting
 from bsnn.activations import PAPER_ACTIVATIONS
+from bsnn.results.statistics import share_error
 from bsnn.results.tables import Table
 from bsnn.shrinkage.bounds import shrinkage_bound
 
@@ -172,7 +173,7 @@ def share_constant(frame: pd.DataFrame, width: int, name: str, variant: str) -> 
     """Share of a setting's networks that end as a constant, and its binomial standard error."""
     chosen = frame[(frame.width == width) & (frame.function == name) & (frame.variant == variant)]
     share = float((chosen.outcome == "constant").mean())
-    return share, float(np.sqrt(share * (1 - share) / len(chosen)))
+    return share, share_error(share, len(chosen))
 
 
 def table2(table2: Table) -> Figure:

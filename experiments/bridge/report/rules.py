@@ -9,7 +9,7 @@ from bsnn import paper
 from bsnn.collapse.exact import exact_width_2
 from bsnn.collapse.probability import zero_for_an_input
 from bsnn.results.rules import Judged, Rules
-from bsnn.results.statistics import rank_correlation, rank_test
+from bsnn.results.statistics import rank_correlation, rank_test, share_error
 from bsnn.results.tables import Table
 from experiments.bridge.report.figures import LABELS, share_constant
 from experiments.bridge.report.rules_width import BSNN, COLLAPSE, SHRINKAGE
@@ -127,7 +127,7 @@ def exact(narrow: Table) -> Judged:
     rows = narrow.frame.query("function == 'relu' and gpn and law == 'gaussian' and width == 2 and layer > 0")
     expected = exact_width_2(int(rows.layer.max()))[rows.layer.to_numpy() - 1]
     number = narrow.config["sizes"]["narrow"]["networks"]
-    errors = np.sqrt(expected * (1 - expected) / number).clip(1e-9)
+    errors = share_error(expected, number).clip(1e-9)
     worst = float((np.abs(rows.dead - expected) / errors).max())
     measured = f"largest deviation {worst:.1f} SE over {len(rows)} depths (n = {number})"
     agrees = worst <= 4
@@ -143,7 +143,7 @@ def upper(narrow: Table) -> Judged:
     rows = narrow.frame.query("function == 'relu' and gpn and layer > 0")
     number = narrow.config["sizes"]["narrow"]["networks"]
     bounds = np.array([zero_for_an_input([w] * depth) for w, depth in zip(rows.width, rows.layer, strict=True)])
-    excess = (rows.dead - bounds) / np.sqrt(bounds * (1 - bounds) / number).clip(1e-9)
+    excess = (rows.dead - bounds) / share_error(bounds, number).clip(1e-9)
     measured = f"largest excess {max(float(excess.max()), 0):.1f} SE ({len(rows)} settings, n = {number})"
     agrees = bool(excess.max() <= 4)
     return measured, agrees
