@@ -11,7 +11,7 @@ from bsnn.collapse.probability import zero_for_an_input
 from bsnn.results.rules import Judged, Rules
 from bsnn.results.statistics import rank_correlation, rank_test, share_error
 from bsnn.results.tables import Table
-from experiments.bridge.report.figures import LABELS, share_constant
+from experiments.bridge.report.figures import share_constant
 from experiments.bridge.report.rules_width import BSNN, COLLAPSE, SHRINKAGE
 
 rules = Rules()
@@ -61,7 +61,7 @@ def not_undone(trained: pd.DataFrame) -> Judged:
 def _factors(found: pd.DataFrame) -> str:
     names = found.index.get_level_values("function")
     numbers = zip(names, found.grew, found.gained, strict=True)
-    return ", ".join(f"{LABELS[name]} x {grew:.3g} ({gained:+.0f})" for name, grew, gained in numbers)
+    return ", ".join(f"{paper.LABELS[name]} x {grew:.3g} ({gained:+.0f})" for name, grew, gained in numbers)
 
 
 @rules.states(
@@ -78,7 +78,7 @@ def layer_by_layer(trained: pd.DataFrame) -> Judged:
         rows = trained[(trained.function == name) & (trained.seed == seed) & trained.gpn]
         before, after = (rows[rows.trained == when].set_index("layer").different for when in (False, True))
         values[name, seed] = rank_correlation(before.index, after / before)
-    measured = ", ".join(f"{LABELS[name]} {value:.2f}" for (name, _), value in values.items())
+    measured = ", ".join(f"{paper.LABELS[name]} {value:.2f}" for (name, _), value in values.items())
     measured = measured or "no network learns at this budget"
     agrees = bool(values) and all(abs(value) >= 0.9 for value in values.values())
     return measured, agrees
