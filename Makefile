@@ -123,9 +123,9 @@ check: $(READY) ## lint, format and type check
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-lock: $(READY) ## renew requirements.lock from pyproject.toml
+lock: $(READY) ## renew requirements.lock from pyproject.toml; KEEP=1: what is in it keeps its version
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --universal --no-emit-index-url \
-	  --no-annotate --upgrade --python-version 3.11 -q -o requirements.lock
+	  --no-annotate $(if $(KEEP),,--upgrade) --python-version 3.11 -q -o requirements.lock
 
 clean: ## remove the environment and the logs; results and data stay
 	rm -rf $(VENV) outputs multirun .pytest_cache .mypy_cache .ruff_cache

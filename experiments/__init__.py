@@ -1,27 +1,3 @@
 """Hydra entry points."""
 
-import os
-import sys
-import time
-
-# When the command began: imported before everything else, torch takes seconds.
-STARTED = time.time()
-
-
-def open_closed_streams() -> None:
-    """Open standard streams that were closed (`2>&-`) on /dev/null, for this process and its children.
-
-    Else Python has None in their place, and the next file that is opened, a record say, gets the number that libraries
-    write their warnings to.
-    """
-    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
-            os.set_inheritable(descriptor, True)
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
-
-
-open_closed_streams()
+import bsnn.process  # noqa: F401  tells when the command began, before torch takes its seconds

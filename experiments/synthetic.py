@@ -36,11 +36,12 @@ from omegaconf import DictConfig, OmegaConf
 from bsnn.config import CONF, SyntheticConfig, checked, register
 from bsnn.errors import UserError
 from bsnn.gpn import GPN
+from bsnn.launch import entry
 from bsnn.modules import build
 from bsnn.propagation import Draw, draw, each, propagate, ratio, slope_histogram
 from bsnn.quadrature import Phi, float64_phi
 from bsnn.results import provenance
-from experiments import constants, entry, places
+from experiments import constants, places
 from experiments.units import Row, Work, compute, threads_for
 
 PROTOCOL_VERSION = 1  # raise it when the code comes to compute other numbers from the same settings

@@ -91,7 +91,7 @@ def needed(has: Iterable[str]) -> list[str]:
     """Pin what training and publishing need, at this environment's versions: NAME==VERSION, sorted."""
     skipped = {_name(package) for package in has} | NOT_NEEDED
     found: dict[str, str] = {}
-    waiting = [*_requires("bsnn"), *ALSO]
+    waiting = [*_requires("bsnn", "reports"), *ALSO]
     while waiting:
         package = _name(waiting.pop())
         if package in found or package in skipped:
@@ -101,10 +101,10 @@ def needed(has: Iterable[str]) -> list[str]:
     return sorted(f"{package}=={version}" for package, version in found.items())
 
 
-def _requires(package: str) -> Iterator[str]:
+def _requires(package: str, extra: str = "") -> Iterator[str]:
     for text in importlib.metadata.requires(package) or []:
         requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
             yield requirement.name
 
 
