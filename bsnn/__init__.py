@@ -62,7 +62,7 @@ _MODULES = {
     "haar_orthogonal": "haar",
     "load_trained": "training.runner",
 }
-"""Where the names of __all__ are defined that aren't in bsnn.nn."""
+"""Modules of the names in __all__ that aren't in bsnn.nn."""
 
 
 def __getattr__(name: str) -> Any:

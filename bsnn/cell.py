@@ -47,7 +47,7 @@ class Cell:
     dtype: str
     initialisation: str = "orthogonal"
     trusted: bool = field(default=True, compare=False, repr=False)
-    """Whether `activation_module` may name anything, as a user's own config may. No part of what the cell is."""
+    """True if `activation_module` may name anything, as a user's own config may. Not a part of the cell's identity."""
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Cell:

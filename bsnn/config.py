@@ -25,7 +25,7 @@ CONF = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parent.parent / "conf"
 """Hydra's files: in the installed package a part of it, in a checkout beside it."""
 
 TRAIN_COMMAND = ("bsnn-train",) if CONF == _INSTALLED else ("python", "-m", "experiments.train")
-"""How networks are trained here, as records tell it."""
+"""The command that trains networks here, as records name it."""
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float64", "tf32")
 INITIALISATIONS = ("orthogonal", "gaussian")

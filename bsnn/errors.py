@@ -4,4 +4,5 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """What was expected, what was found, what to do. Entry points print the message alone and exit with 1."""
+    """A user's mistake: what was expected, what was found, what to do. Commands print the message alone and exit with
+    1."""

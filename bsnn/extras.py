@@ -1,4 +1,4 @@
-"""What needs more packages than bsnn's public names do: its installation's extras, see pyproject.toml."""
+"""Extras of the installation: parts of bsnn that need more packages than its public names do, see pyproject.toml."""
 
 from __future__ import annotations
 

@@ -150,7 +150,7 @@ def _os_error(error: BaseException | None) -> OSError | None:
 
 
 def _is_of(path: Path, error: OSError) -> bool:
-    """Whether the error is that of writing to `path`: other programs and files that `write` needs may be missing."""
+    """Tell whether the error is that of writing to `path`, and not of another file or program that `write` needs."""
     if error.filename is None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
     place = Path(os.fsdecode(error.filename))

@@ -57,7 +57,7 @@ def _known(target: object) -> type[nn.Module] | None:
 
 
 def _plain(value: object) -> bool:
-    """Whether it is a number, a text, a truth value, None, or lists and mappings of such without a target."""
+    """Tell whether it is a number, a text, a truth value, None, or lists and mappings of such without a target."""
     if isinstance(value, Mapping):
         return TARGET not in value and all(isinstance(key, str) and _plain(item) for key, item in value.items())
     if isinstance(value, list):

@@ -16,7 +16,7 @@ from bsnn.randomness import device_of
 
 
 class Signals(NamedTuple):
-    """What passes through the constrained layers l = 1..L in the forward direction, for a batch of B samples.
+    """Signals in the constrained layers l = 1..L in the forward direction, for a batch of B samples.
 
     x_LBN: inputs x^(l) of the layers and, as entry L, the output x^(L+1); shape (L + 1, B, N)
     h_LBN: pre-activations, after batch norm where there is one; shape (L, B, N)

@@ -82,7 +82,7 @@ def gauss(lo: Tensor, hi: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def panel_integrals(f: Sampled, lo: Tensor, hi: Tensor) -> Tensor:
-    """Of f over each panel by its 16 nodes, unchecked: lo, hi (P,) -> (P, I)."""
+    """Integrate f over each panel by its 16 nodes, unchecked: lo, hi (P,) -> (P, I)."""
     x, weight = gauss(lo, hi)
     integrals: Tensor = (f(x.flatten()).unflatten(0, x.shape) * weight.unsqueeze(-1)).sum(1)
     return integrals
@@ -134,7 +134,8 @@ def integrate(
 
 
 def breaks(f: Sampled, edges: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Where f jumps by more than `tolerance`, to the last bit of x, and where it bends, to about 2^-15; both sorted.
+    """Find where f jumps by more than `tolerance`, to the last bit of x, and where it bends, to about 2^-15; both
+    sorted.
 
     A function whose components are phi and phi' jumps where phi jumps or has a kink, and bends where phi' has one.
 
@@ -172,7 +173,7 @@ def _roundest(lo: float, hi: float) -> float:
 
 
 def _largest_jumps(f: Sampled, lo: Tensor, hi: Tensor) -> Tensor:
-    """In each interval the float next to which f changes most, by bisection: lo, hi (P,) -> at most P, sorted.
+    """Find in each interval the float next to which f changes most, by bisection: lo, hi (P,) -> at most P, sorted.
 
     Of the two floats the rounder is taken.
     """
@@ -187,8 +188,8 @@ def _largest_jumps(f: Sampled, lo: Tensor, hi: Tensor) -> Tensor:
 
 
 def cuts(f: Sampled, edges: Tensor, tolerance: float) -> Tensor:
-    """Where to cut the panels between `edges`, and the ends of those that need it, so that f is a polynomial of degree
-    15 on each to `tolerance`: sorted. Raises NotResolvedError if f is rough all over."""
+    """Find where to cut the panels between `edges`, and the ends of those that need it, so that f is a polynomial of
+    degree 15 on each to `tolerance`: sorted. Raises NotResolvedError if f is rough all over."""
     found = [edges[:0]]
     level = Level.first(f, edges)
     for _ in range(_BREAK_LEVELS):
@@ -239,7 +240,7 @@ class Level:
         return self._sampled(f, *_halves(self.lo[rough], self.hi[rough]), self.halves[rough.repeat(2)])
 
     def rough(self, tolerance: float) -> Tensor:
-        """Whether some component misses its polynomial by more than `tolerance`: (P,) bool."""
+        """Tell whether some component misses its polynomial by more than `tolerance`: (P,) bool."""
         return ~(self.misfit.amax((1, 2)) <= tolerance)
 
     def doubt(self) -> Tensor:
@@ -255,13 +256,13 @@ class Level:
         return (width / 2).unsqueeze(1) * (_constants()[3].unsqueeze(1) * misfit).sum(1)
 
     def last_bit(self, exact: Tensor) -> Tensor:
-        """What the integrals may be off by because a break that is seen at an end may lie beside it, (P, I)."""
+        """Bound the integrals' error that comes from a break which is seen at an end but may lie beside it, (P, I)."""
         beside = torch.stack([torch.where(torch.isin(end, exact), 0, self.inset) for end in (self.lo, self.hi)], dim=1)
         return (beside.unsqueeze(2) * self.across).sum(1)
 
     @property
     def indivisible(self) -> Tensor:
-        """Whether there is no float64 between the ends: (P,) bool."""
+        """Tell whether there is no float64 between the ends: (P,) bool."""
         middle = (self.lo + self.hi) / 2
         return (middle <= self.lo) | (middle >= self.hi)
 
@@ -273,8 +274,8 @@ def _halves(lo: Tensor, hi: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _constants() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """On [-1, 1]: Gauss nodes and weights (16,); the polynomial through the nodes, read at the halves' 32 nodes and at
-    the ends (34, 16); the weights of these 34 points in `doubt`."""
+    """Constants on [-1, 1]: Gauss nodes and weights (16,); the polynomial through the nodes, read at the halves' 32
+    nodes and at the ends (34, 16); the weights of these 34 points in `doubt`."""
     points, weights = np.polynomial.legendre.leggauss(_NODES)
     read = np.concatenate([(points - 1) / 2, (points + 1) / 2, [-1.0, 1.0]])
     others = ~np.eye(_NODES, dtype=bool)

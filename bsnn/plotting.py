@@ -64,7 +64,7 @@ STYLE: Any = {  # matplotlib's rcParams; newer versions type each key, older one
 
 @dataclass(frozen=True)
 class Look:
-    """How one function is drawn, everywhere. Colour, marker and dashes each tell it apart on their own."""
+    """The look of one function in every figure. Colour, marker and dashes each tell it apart on their own."""
 
     color: str
     marker: str
@@ -178,7 +178,7 @@ class LogRange:
         return cls(low, high, floor, ceiling)
 
     def place(self, values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where to draw `values`: 0 on the floor, inf on the ceiling, the rest as they are."""
+        """Return where to draw `values`: 0 on the floor, inf on the ceiling, the rest as they are."""
         placed = np.array(values, dtype=np.float64)
         if self.floor is not None:
             placed[placed == 0] = self.floor

@@ -5,7 +5,7 @@ import sys
 import time
 
 STARTED = time.time()
-"""When the command began, of time.time(): read before torch, which takes seconds."""
+"""Start of the command as time.time(), read before torch, which takes seconds."""
 
 
 def open_closed_streams() -> None:

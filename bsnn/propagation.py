@@ -1,4 +1,4 @@
-"""What happens to norms in a random orthogonal network: the experiment behind Figs 1-3 (section 3.1), no training.
+"""Propagate norms through random orthogonal networks: the experiment behind Figs 1-3 (section 3.1), without training.
 
 For l = 1..L, with x^(1) and dE/dx^(L+1) standard Gaussian, one of each for every sample, and every W^(l) Haar-uniform:
 

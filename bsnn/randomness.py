@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Purpose(IntEnum):
-    """What a stream is for. The numbers are part of every result: never renumber, only append."""
+    """Purpose of a random stream. The numbers are part of every result: never renumber, only append."""
 
     INITIAL_WEIGHTS = 0
     BATCH_ORDER = 1  # index: epoch
@@ -35,7 +35,8 @@ def generator(seed: int, purpose: Purpose, *index: int) -> torch.Generator:
 
 
 def device_of(generator: torch.Generator | None) -> torch.device:
-    """Where `generator` draws, whatever torch's default device is; without one, the default device."""
+    """Return the device on which `generator` draws, whatever torch's default is; without a generator the default
+    device."""
     return torch.get_default_device() if generator is None else generator.device
 
 

@@ -39,7 +39,8 @@ def job(config: DictConfig, log_files: Sequence[logging.Handler] = ()) -> Job:
 
 
 def train(jobs: Sequence[Job], progress_bar: bool = True) -> list[Record | BaseException | None]:
-    """All jobs, in stacks: the batched form of `main`, for hydra/launcher=stacked. None: stopped by the time limit."""
+    """Train all jobs in stacks: the batched form of `main`, for hydra/launcher=stacked. None: stopped by the time
+    limit."""
     bar = progress_bar and sys.stderr.isatty()
     with logging_redirect_tqdm() if bar else nullcontext():
         outcomes = run_cells(jobs, bar, started(), note)
@@ -47,7 +48,7 @@ def train(jobs: Sequence[Job], progress_bar: bool = True) -> list[Record | BaseE
 
 
 def spread(jobs: Sequence[Job]) -> CellSpread:
-    """How they are divided among workers: for the launchers that send stacks to other processes or machines."""
+    """Divide the jobs among workers, for the launchers that send stacks to other processes or machines."""
     return CellSpread(jobs, started(), note)
 
 

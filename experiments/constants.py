@@ -27,17 +27,17 @@ from torch import Tensor, nn
 PUBLISHED = Path(__file__).with_name("published_constants.json")
 PACKAGE, OURS = "experiments.", ("experiments.", "bsnn.")
 DIGITS = 12
-"""Of a float: the last bits of torch.linspace differ between processors."""
+"""Digits of a float that count: the last bits of torch.linspace differ between processors."""
 
 
 def changed(constants: Mapping[str, Any]) -> dict[str, Any]:
-    """Those, by qualified name, that don't have their published value."""
+    """Return the constants, by qualified name, that don't have their published value."""
     published = json.loads(PUBLISHED.read_text())
     return {name: value for name, value in constants.items() if name not in published or published[name] != value}
 
 
 def found(*code: Callable[..., object]) -> dict[str, Any]:
-    """All constants that this code names, in the form of JSON, in the order of their names."""
+    """Return all constants that this code names, in the form of JSON, in the order of their names."""
     constants: dict[str, Any] = {}
     seen: set[int] = set()
 

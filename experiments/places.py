@@ -1,4 +1,4 @@
-"""Where a table goes: with the budget's own settings to <folder>/<name>, else to <folder>/other_settings/.
+"""Choose a table's place: with the budget's own settings <folder>/<name>, else <folder>/other_settings/.
 
     results/quick/fig2.csv
     results/quick/other_settings/fig2-seed=1-5d8a2c01.csv

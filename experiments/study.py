@@ -1,4 +1,4 @@
-"""What the studies share: a study has parts, each a table in results/<budget>/<study>/.
+"""Run a study, which has parts, each a table in results/<budget>/<study>/.
 
     python -m experiments.theory budget=paper                 all parts; what is finished is skipped
     python -m experiments.theory part=talk                    one of them
@@ -80,7 +80,7 @@ def work_of(study: str, config: DictConfig, typed: C, part: Callable[[C], Work])
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
-    """All settings that a part can see."""
+    """Return all settings that a part can see."""
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)
     return {**{str(key): value for key, value in settings.items()}, "sizes": settings["sizes"][config.part]}

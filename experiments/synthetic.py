@@ -107,7 +107,7 @@ class Experiment:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What changes the numbers."""
+        """Return what the numbers depend on."""
         config = self.config
         changed = constants.changed(constants.found(self.figure.measure, Experiment.rows))
         return {

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be computed.
+    """Work to be done for one table.
 
     Args:
         keys: the columns that name a unit.
@@ -210,7 +210,7 @@ def _keep_other(path: Path, new_hash: str) -> None:
 
 
 def threads_for(device: torch.device, threads: int | None) -> int:
-    """How many things are done at a time: on a CPU `threads`, or as many as torch would use; on a GPU one."""
+    """Number of units computed at a time: on a CPU `threads`, or as many as torch would use; on a GPU one."""
     return threads or torch.get_num_threads() if device.type == "cpu" else 1
 
 

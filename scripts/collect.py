@@ -139,7 +139,7 @@ def _records(archive: Path) -> Iterator[Found]:
 
 
 def _check(found: Found) -> None:
-    """Whether a record agrees with itself and says where it comes from."""
+    """Check that a record agrees with itself and says where it comes from."""
     record, where = found.record, found.where
     try:
         cell = Cell.from_dict(record["cell"])

@@ -191,7 +191,7 @@ def mark_end(panel: Axes, loaded: Results, key: Key, curve: pd.DataFrame, varian
 
 
 def say_absent(panel: Axes, loaded: Results, dataset: str, activation: str) -> None:
-    """Which curves the panel lacks, and which of them because the training crashed."""
+    """Write into the panel which curves it lacks, and which of them because the training crashed."""
     absent: dict[str, list[str]] = {}
     for variant in VARIANTS:
         runs = runs_of(loaded.runs, dataset, activation, variant.gpn, variant.batch_norm)

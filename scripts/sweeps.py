@@ -135,7 +135,7 @@ def handles(loaded: Results, sweep: Sweep, table: pd.DataFrame) -> list[Any]:
 
 
 def name_of_value(word: str) -> str:
-    """As it is written in a text."""
+    """Write a setting's value as a text does."""
     return {"gaussian": "Gaussian"}.get(word, word)
 
 

@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _rests(folder: Path, record: Record) -> bool:
-    """Whether no process trains the cell now: its live run would be written by two."""
+    """Tell whether no process trains the cell now; else its live run would be written by two."""
     try:
         lock = try_lock(run_dir(folder.parent, folder.name, record["id"]))
     except OSError:  # nobody can train where nobody can write

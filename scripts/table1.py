@@ -57,7 +57,8 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def remark(table: pd.DataFrame) -> str:
-    """Whether the computed constants, rounded to four decimals, are the printed ones; if only SELU's b isn't, why."""
+    """Say whether the computed constants, rounded to four decimals, are the printed ones; if only SELU's b isn't,
+    why."""
     off = [
         (row.activation, f"{row.label}'s {symbol} ({value:.4f}, printed {printed:.4f})")
         for row in table.itertuples()

@@ -111,7 +111,8 @@ NONE_FINISHED = (
 
 
 def agreement(loaded: Results) -> list[str]:
-    """Whether the paper's runs agree with ours, and where they don't; nothing for a budget that isn't the paper's."""
+    """Say whether the paper's runs agree with ours, and where they don't; nothing for a budget that isn't the
+    paper's."""
     if loaded.budget.name != budgets.PAPER:
         return []
     if not (known := (loaded.table[[f"{split}_agrees" for split in SPLITS]] != "").any(axis=1).sum()):

@@ -136,7 +136,8 @@ def slope_jump(phi: Phi, kink: float = 0.0, distance: float = 1e-7) -> float:
 
 
 def slope_jumps(phi: Phi, kink: float = 0.0) -> dict[float, float]:
-    """Where phi' jumps, and by how much, |x| < 38; jumps below 1e-7, or of less weight than that, are not seen."""
+    """Find where phi' jumps for |x| < 38, and by how much. Jumps below 1e-7, or of less weight than that, aren't
+    seen."""
 
     def slope(x: Tensor) -> Tensor:
         return (checked_value_and_slope(phi, on_cpu(phi), x)[1] * root_density(x)).unsqueeze(1)

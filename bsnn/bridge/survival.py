@@ -1,4 +1,4 @@
-"""How much of an input survives in a random network: correlations, and the share of the signal that varies.
+"""Measure what survives of an input in a random network: correlations, and the share of the signal that varies.
 
 Two measures, for pre-activations h of inputs to one network:
 

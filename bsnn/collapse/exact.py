@@ -88,7 +88,7 @@ def _phase(t: Array, psi: Array) -> tuple[Array, Array]:
 
 
 class AngleChain(NamedTuple):
-    """After l = 1, 2, ... layers; (L,) each."""
+    """Numbers after l = 1, 2, ... layers; (L,) each."""
 
     dead: Array  # P(dead): an unbiased estimate
     error: Array  # its standard error

@@ -1,4 +1,5 @@
-"""How often a ReLU network is the zero function at initialisation: the paper's bound, its Markov chain, simulation.
+"""Probability that a ReLU network is the zero function at initialisation: the paper's bound, its Markov chain,
+simulation.
 
 "Collapse of deep and narrow neural nets" (ICLR 2019 submission), section 4. The network has no biases and one input, so
 two numbers decide it: f(x) = |x| f(1) for x > 0 and |x| f(-1) for x < 0. It is dead after L layers if each of them has
@@ -37,7 +38,7 @@ DEAD = STATES - 1
 QUARTER = math.pi / 2
 _NODES = 8  # of Gauss-Legendre: the integrands are polynomials of degree 2 in each direction
 _ARCS = {0: (0.0, QUARTER), 1: (0.0, 0.0), 2: (QUARTER, QUARTER)}
-"""By pattern: where the direction of an output lies; the fourth has none."""
+"""Arcs in which the direction of an output lies, by pattern; the fourth pattern has none."""
 
 
 def zero_for_an_input(widths: Sequence[int], biases: bool = False, activate_last: bool = True) -> float:
@@ -106,7 +107,7 @@ def paper_collapse(depth: int) -> Array:
 
 
 def units(state: int) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
-    """For each of the two units: whether it is active for x = 1, and for x = -1."""
+    """Decode a state: for each of the two units, whether it is active for x = 1 and for x = -1."""
     plus, minus = PATTERNS[state // 4], PATTERNS[state % 4]
     return (plus[0], minus[0]), (plus[1], minus[1])
 

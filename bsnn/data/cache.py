@@ -77,7 +77,7 @@ def read_array(spec: DatasetSpec, array: str, path: Path) -> NDArray[np.uint8]:
 
 
 def array_sha256(array: NDArray[np.uint8]) -> str:
-    """Of the values alone, in C order."""
+    """Hash the values alone, in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 

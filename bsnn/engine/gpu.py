@@ -1,4 +1,4 @@
-"""Which way a stack takes on a GPU: Triton's kernels where they work and are right, plain torch elsewhere.
+"""Choose a stack's way of computing on a GPU: Triton's kernels where they work and are right, plain torch elsewhere.
 
 The ways, by the names that `Stack.way` gives and BSNN_GPU_WAY asks for:
 
@@ -33,7 +33,7 @@ from bsnn.errors import UserError
 log = logging.getLogger(__name__)
 VARIABLE = "BSNN_GPU_WAY"
 FLOAT32 = ("triton-tf32x3", "triton-ieee", "torch")
-"""What may be asked for; a way that doesn't work is followed by the next. Unasked, the second."""
+"""Ways that can be asked for, each followed by the next if it doesn't work. The default is the second."""
 
 
 def passes(cell: Cell, state: LayerState, functions: Sequence[Function], optimiser: Optimiser) -> Passes | None:
@@ -62,7 +62,7 @@ def _make(way: str, state: LayerState, functions: Sequence[Function], optimiser:
 
 
 def _shape(cell: Cell) -> Cell:
-    """What is the same for all cells whose kernels are the same."""
+    """Return the settings that decide which kernels a cell uses."""
     return replace(cell, activation="", activation_module={}, gpn=False, batch_norm=False, seed=0, depth=2, epochs=1,
                    max_steps=None, evaluations_per_epoch=1, learning_rate=0.1, momentum=0.5,
                    initialisation="orthogonal")  # fmt: skip
@@ -82,7 +82,7 @@ def _works(way: str, device: torch.device, shape: Cell) -> bool:
 
 
 def _reason_against(way: str, device: torch.device, shape: Cell) -> str | None:
-    """Why a way can't be taken there, in words; None if it can. Raises UserError if the GPU is lost on the way, and
+    """Say why a way can't be taken there; None if it can. Raises UserError if the GPU is lost on the way, and
     torch.OutOfMemoryError."""
     reason = _unsupported(device)
     if reason is not None:

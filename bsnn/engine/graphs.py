@@ -25,7 +25,7 @@ WARM_UP = 3  # steps before the capture
 
 
 class GraphSteps:
-    """To be called like `run_steps`, with the same result. Kept from call to call, it captures once.
+    """A replacement for `run_steps` with the same arguments and result. It captures a graph once and replays it.
 
     Args:
         capture: False runs the same steps one by one, on any device. By default they are captured on a GPU.

@@ -14,13 +14,13 @@ from bsnn.data import Dataset
 
 
 class Trainable(Protocol):
-    """What bsnn.engine.stack.Stack and bsnn.engine.reference.ReferenceStack have in common."""
+    """Interface of bsnn.engine.stack.Stack and bsnn.engine.reference.ReferenceStack."""
 
     cells: list[Cell]
 
     @property
     def way(self) -> str:
-        """How its networks are computed, for the record."""
+        """Name of the way in which its networks are computed, for the record."""
 
     def step(self, x_KBD: Tensor, labels_KB: Tensor, norms_LK: Tensor) -> tuple[Tensor, Tensor]: ...
 

@@ -124,7 +124,8 @@ def _run(command: Sequence[str]) -> str:
 
 
 def _cpu() -> str:
-    """What -march=native depends on: a cache on a shared disk serves several machines."""
+    """Describe the CPU as far as -march=native depends on it, since a cache on a shared disk serves several
+    machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

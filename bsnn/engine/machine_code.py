@@ -1,4 +1,4 @@
-"""What the compiler makes of the Triton kernels, for any NVIDIA GPU and on a machine without one.
+"""Compile the Triton kernels for any NVIDIA GPU, on a machine that needs none, and read what came out.
 
 `launches` writes down the kernels that one step of training launches; `compiled` compiles one of them for a compute
 capability (90 is Hopper's 9.0) and reads registers, stack, shared memory and the instructions of its machine code, with
@@ -52,7 +52,7 @@ class Launch:
 
     @property
     def trips(self) -> int:
-        """How often a program goes through the kernel's loop."""
+        """Number of times that a program runs through the kernel's loop."""
         constants = dict(self.constants)
         if "STEP" not in constants:
             return 1

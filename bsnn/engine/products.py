@@ -30,5 +30,5 @@ def baddbmm(C: Tensor, A: Tensor, B: Tensor, out: Tensor, beta: float = 1.0) -> 
 
 
 def _by_number(A: Tensor) -> bool:
-    """Whether the batched product's last digits depend on the number of pairs."""
+    """Tell whether the batched product's last digits depend on the number of pairs."""
     return A.is_cuda

@@ -1,4 +1,4 @@
-"""Are the engine's kernels right on this device? Some steps of a small stack, beside plain torch in float64 on the CPU.
+"""Check the engine's kernels on this device: some steps of a small stack, beside plain torch in float64 on the CPU.
 
 The stack has the width and the batch sizes of the one that is to be trained, so what is checked is the very machine
 code that will train, its replay as a CUDA graph included; it has four members, with each family of functions, with and
@@ -40,7 +40,7 @@ Make = Callable[[LayerState, Sequence[Function], Optimiser], Passes]
 
 
 def disagreement(cell: Cell, device: torch.device, precision: str, make: Make) -> str | None:
-    """What the passes that `make` makes do wrong for cells shaped like `cell`, as a part of a sentence, None if they
+    """Say what the passes that `make` makes do wrong for cells shaped like `cell`: a part of a sentence, None if they
     are right. What they raise is not caught."""
     base = replace(cell, depth=2, seed=0, learning_rate=0.1, momentum=0.5, initialisation="orthogonal", dtype="float32")
     members = [
@@ -100,8 +100,8 @@ def _disturb(layers: LayerState, g: torch.Generator) -> None:
 
 
 def _state(stack: Stack) -> dict[str, Tensor]:
-    """All that the steps changed, by member and name, but for the biases of bottom and top: with batch norm behind them
-    they are sums of what cancels, and the weights beside them see the same errors."""
+    """Copy all that the steps changed, by member and name, but for the biases of bottom and top: with batch norm behind
+    them they are sums of what cancels, and the weights beside them see the same errors."""
     return {
         f"{name} of {cell.name}": part
         for k, cell in enumerate(stack.cells)

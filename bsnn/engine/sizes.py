@@ -1,4 +1,4 @@
-"""How many networks a stack takes: on a CPU what its cache likes, on a GPU what its memory holds."""
+"""Number of networks in a stack: on a CPU what suits its cache, on a GPU what its memory holds."""
 
 from __future__ import annotations
 

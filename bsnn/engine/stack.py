@@ -34,7 +34,7 @@ from bsnn.engine.reference import copy_parts, initial_network
 
 SHARED = ("dataset", "depth", "width", "epochs", "max_steps", "evaluations_per_epoch", "batch_size", "learning_rate",
           "momentum", "dtype")  # fmt: skip
-"""What all members of a stack have in common. They differ in activation, GPN, batch norm, initialisation and seed."""
+"""Settings that all members of a stack share. They differ in activation, GPN, batch norm, initialisation and seed."""
 
 
 def in_order(cell: Cell) -> tuple[Any, ...]:
@@ -132,7 +132,7 @@ class Stack:
 
     @property
     def way(self) -> str:
-        """How its layers are computed: "compiled", "torch", or one of bsnn.engine.gpu's ways."""
+        """Way in which its layers are computed: "compiled", "torch", or one of bsnn.engine.gpu's ways."""
         return self.passes.way
 
     # --- a step ------------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class Stack:
     # --- one member --------------------------------------------------------------------------------------------------
 
     def member(self, k: int) -> dict[str, Tensor]:
-        """All that a step changes of the k-th member, copies on the CPU: its network's entries by their names in
+        """Copy all that a step changes of the k-th member to the CPU: its network's entries by their names in
         bsnn.network's state_dict, `velocity.<name>` for each parameter, and r."""
         return {name: part.to("cpu", copy=True) for name, part in self._parts(k)}
 

@@ -1,4 +1,4 @@
-"""How tensor cores multiply float32 numbers as tf32x3, computed bit by bit on a CPU.
+"""Emulate how tensor cores multiply float32 numbers as tf32x3, bit by bit, on a CPU.
 
 Triton splits a number into big, the nearest with 11 significant bits, and small = x - big, of which the hardware reads
 the first 11 bits. A B is then small big + big small + big big, STEP terms at a time, each time from 0, added to the sum

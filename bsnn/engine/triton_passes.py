@@ -38,8 +38,8 @@ MOST_FUSED = 128  # with more, plain products with V and the passes between them
 
 @dataclass(frozen=True)
 class Tile:
-    """How a kernel cuts its work: a program owns `own` units (`update`: own x own weights) and multiplies with `step`
-    others (`update`: samples) at a time."""
+    """Sizes in which a kernel cuts its work: a program owns `own` units (`update`: own x own weights) and multiplies
+    `step` others (`update`: samples) at a time."""
 
     own: int
     step: int = 0
@@ -59,7 +59,7 @@ def default_tile(kernel: str, block_b: int, precision: str = "ieee") -> Tile:
 
 @dataclass(frozen=True)
 class Fusion:
-    """Where a kernel does the product with V and the pass after it ("layer"), and where the pass comes after a plain
+    """Choice between one kernel for the product with V and the pass after it ("layer"), and a pass after torch's plain
     product ("pass"). The gradient's product is always computed by the kernel that uses it."""
 
     forward: Literal["layer", "pass"] = "layer"
@@ -182,7 +182,8 @@ class TritonPasses:
         )  # fmt: skip
 
     def layer_error(self, layer: int, error: Tensor, h: Tensor, below: Tensor, x_out: Tensor) -> None:
-        """From error = r y of `layer` and h of the layer below to below = r y of that layer, and its output, x_out."""
+        """Go from error = r y of `layer` and h of the layer below to below = r y of that layer, and its output
+        x_out."""
         block_b, tile = self._fused("layer_error", h.shape[2])
         self._launch(
             "layer_error", (-(-self.width // tile.own), self.networks), tile, error, h, below, x_out,

@@ -134,7 +134,7 @@ def _answered(folder: Path, goal: int) -> bool:
 
 
 def _held(folder: Path) -> bool:
-    """Whether a process is training the cell right now."""
+    """Tell whether a process is training the cell right now."""
     try:
         lock = try_lock(folder)
     except OSError:

@@ -165,7 +165,7 @@ class _Dispatch:
 
 
 def _prepared(launcher: Launches, number: int, overrides: Sequence[str]) -> Any:
-    """What the task prepares for a job, as in Hydra's run_job but without a trace; or the exception that it raises."""
+    """Let the task prepare a job, as in Hydra's run_job but without a trace. Returns the exception if it raises one."""
     task: Any = launcher.task_function
     before = HydraConfig.instance().cfg
     config = compose_job(launcher, number, overrides)
@@ -198,7 +198,7 @@ def _refuse(launcher: Launches, numbered: Numbered, errors: Sequence[Exception])
 
 
 def _answered(launcher: Launches, worker: Worker, answer: list[JobReturn] | Lost | None) -> list[JobReturn]:
-    """What became of a worker's jobs."""
+    """Return what became of a worker's jobs."""
     if not isinstance(answer, list):
         return [_unanswered(launcher, number, overrides, answer) for number, overrides in worker.jobs]
     return answer

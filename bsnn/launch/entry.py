@@ -1,4 +1,4 @@
-"""What every Hydra entry point shares: how a user's mistake, an interruption and a time limit are reported."""
+"""Report a user's mistake, an interruption and a time limit, in every command that Hydra starts."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Command(NamedTuple):
 
 
 def started() -> float | None:
-    """When the command began, in terms of time.time(); None if there is no telling."""
+    """Return when the command began, as time.time(); None if that isn't known."""
     command = Command.current()
     return None if command is None else command.started
 

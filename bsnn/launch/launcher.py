@@ -30,7 +30,7 @@ Numbered = Sequence[tuple[int, Sequence[str]]]  # the jobs' numbers in the sweep
 
 
 class Launches(Protocol):
-    """What a launcher has once Hydra has set it up."""
+    """Attributes of a launcher that Hydra has set up."""
 
     @property
     def config(self) -> DictConfig | None: ...
@@ -42,7 +42,8 @@ class Launches(Protocol):
 
 @dataclass(frozen=True)
 class Share:
-    """What a worker, a process that some of a sweep's jobs are sent to, may use of time and of its machine."""
+    """Share of time and of its machine that a worker may use. A worker is a process that runs some of a sweep's
+    jobs."""
 
     deadline: float | None = None  # of time.time(), by which its jobs must have ended; None: there is none
     threads: int | None = None  # cores; None: all that it finds
@@ -59,7 +60,7 @@ class Spread(Protocol):
         in the order in which they should start. With so many workers at a time, all get about as much to do."""
 
     def progress(self) -> str:
-        """How far the jobs are, for a log: 71 of 240 cells."""
+        """Say how far the jobs are, for a log: 71 of 240 cells."""
 
     def ended(self, results: Sequence[Any]) -> None:
         """Called once, in the end, with the result of each job that needed a worker, in the order of the groups."""
@@ -70,7 +71,7 @@ class Spread(Protocol):
 
 @dataclass(frozen=True)
 class Batched:
-    """How a task runs many jobs at once.
+    """The form in which a task runs many jobs at once.
 
     prepare: called for each job as the task itself would be, with HydraConfig set, and with the job's log files; its
         result stands for the job. A job whose preparation raises an exception has failed.
@@ -143,7 +144,7 @@ def log_jobs(numbered: Numbered) -> None:
 
 
 def log_failures(numbers: Sequence[int], returned: Sequence[JobReturn]) -> None:
-    """All of them: Hydra's sweeper raises the first."""
+    """Log all failures: Hydra's sweeper raises only the first."""
     failed = [(n, job) for n, job in zip(numbers, returned, strict=True) if job.status is JobStatus.FAILED]
     for number, job in failed:
         error = job._return_value  # its property raises it

@@ -196,7 +196,7 @@ def local_place(parent: int, threads: int) -> Place:
 
 
 def _ask_for_requeue() -> None:
-    """As if the cluster's notice had come: submitit stores Worker.checkpoint, requeues the job and exits."""
+    """Act as if the cluster's notice had come: submitit stores Worker.checkpoint, requeues the job and exits."""
     signal.raise_signal(submitit.JobEnvironment()._usr_sig())
 
 

@@ -20,10 +20,10 @@ from bsnn.launch.launcher import Launches, Numbered, Share, one_line, run_togeth
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker runs, as its pool tells it.
+    """The place where a worker runs, as its pool describes it.
 
     requeue: puts the worker back into the queue, with the same group, and ends the process. Called when the place's
-        deadline, as against the command's, has stopped jobs. None: the place has no deadline of its own.
+        deadline, and not the command's, has stopped jobs. None: the place has no deadline of its own.
     """
 
     share: Share = field(default_factory=Share)
@@ -38,7 +38,7 @@ class Lost:
 
 
 class Pool(Protocol):
-    """Where workers run: a cluster, or processes on this machine."""
+    """Workers' machines: a cluster, or processes on this machine."""
 
     name: str
     poll_seconds: float  # between looks at it
@@ -96,14 +96,15 @@ class Worker:
         return [_portable(job) for job in returned]
 
     def checkpoint(self) -> Any:
-        """What submitit queues when a cluster's time limit or a preemption ends this worker: the same once more."""
+        """Queue the same worker once more. submitit calls it when a cluster's time limit or a preemption ends this
+        one."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def _portable(job: JobReturn) -> JobReturn:
-    """With a result that can be pickled: exceptions with arguments of their own often can't be read back."""
+    """Replace a result that can't be pickled; exceptions with arguments of their own often can't be read back."""
     if isinstance(job._return_value, BaseException):
         try:
             pickle.loads(pickle.dumps(job._return_value))

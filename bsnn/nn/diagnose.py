@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # imported when they are used: pandas and matplotlib take lon
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What `diagnose` measured. print() shows the verdict and the table.
+    """Measurements of `diagnose`. print() shows the verdict and the table.
 
     loss: the loss. calls: a mapping for each call of a layer, the rows of `table`.
     """
@@ -63,7 +63,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """What the table says, in plain sentences."""
+        """Say in plain sentences what the table shows."""
         return verdict(self.calls, self.loss)
 
     def figure(self) -> Figure:

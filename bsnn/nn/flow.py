@@ -1,4 +1,4 @@
-"""How signals flow through a network: torch.fx's graph of its forward, reduced to what normalisation must know."""
+"""Flow of signals through a network: torch.fx's graph of its forward, reduced to what normalisation must know."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def role_of(node: fx.Node, module: nn.Module) -> str:
 
 
 def function_name(node: fx.Node) -> str:
-    """What a node that calls no module calls: "add", "relu"."""
+    """Name the function that a node calls which calls no module: "add", "relu"."""
     if isinstance(node.target, str):
         return node.target
     return str(getattr(node.target, "__name__", node.target)).removeprefix("_operator.")
@@ -122,7 +122,7 @@ def source_of(node: fx.Node) -> fx.Node | None:
 
 
 def consumers(node: fx.Node, module: nn.Module) -> Iterator[tuple[fx.Node, str]]:
-    """What meets the node's signal first, behind reshaping, pooling and dropout."""
+    """Find the nodes that meet this node's signal first, behind reshaping, pooling and dropout."""
     for user in node.users:
         role = role_of(user, module)
         if role == SIZE or (role == kinds.SHAPE and user.op != "call_module" and not _is_signal(node, user)):

@@ -1,4 +1,4 @@
-"""What a module is to signal propagation: a weight layer, an activation, a normalisation, or something else."""
+"""Kinds of modules in signal propagation: weight layers, activations, normalisations, and others."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ REPLACED, CONSTRAINED, KEPT = "replaced", "constrained", "kept"
 
 @dataclass
 class Normalization:
-    """What `normalize` did. print() shows the table.
+    """Record of what `normalize` did. print() shows the table.
 
     changes: (module, type, action, why) of every layer, in the order of the network.
     """
@@ -163,7 +163,7 @@ def normalize(module: nn.Module) -> Normalization:
 
 
 class _Plan:
-    """What to change: the largest set that is sound, by striking out what isn't until nothing changes."""
+    """The largest sound set of changes, found by striking out what isn't sound until nothing changes."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -242,7 +242,7 @@ class _Plan:
         return before != len(self.replaced) + len(self.constrained)
 
     def _state(self, node: fx.Node, role: str, coming: str) -> str:
-        """Why the node's output may not have mean square one; empty if it has."""
+        """Say why the node's output may not have mean square one; empty if it has."""
         if role in (flow.INPUT, kinds.NORM):
             return ""
         if role in (kinds.SHAPE, kinds.POOL, kinds.DROPOUT, flow.SIZE, flow.OUTPUT):
@@ -267,7 +267,7 @@ class _Plan:
         return f"it follows {flow.function_name(node)}(), called in a forward"
 
     def _misused(self, node: fx.Node, role: str) -> str:
-        """Why what depends on the node's output forbids to change its scale."""
+        """Say why the scale of the node's output must not change, judging by what depends on it; empty if it may."""
         for user, kind in flow.consumers(node, self.network):
             if kind == flow.OUTPUT:
                 own = "unconstrained, as in the paper" if role == kinds.WEIGHT else "its scale has a meaning"

@@ -47,7 +47,7 @@ class UnitRows(nn.Module):
         return normalised_rows(V)
 
     def right_inverse(self, W: Tensor) -> Tensor:
-        """What V becomes when a weight W is assigned: W itself, so that nothing of it is lost."""
+        """Return V for a weight W that is assigned: W itself, so that nothing of it is lost."""
         return W
 
 
@@ -78,7 +78,7 @@ class OrthogonalRows(nn.Module):
         return W
 
     def right_inverse(self, W: Tensor) -> Tensor:
-        """What V becomes when a weight W is assigned: W itself, of which the gain drops out."""
+        """Return V for a weight W that is assigned: W itself, of which the gain drops out."""
         return W
 
     def extra_repr(self) -> str:

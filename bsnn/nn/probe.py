@@ -1,4 +1,4 @@
-"""What `bsnn.diagnose` sees of a network: every call of a layer, in one forward and one backward pass.
+"""Observe every call of a layer in one forward and one backward pass, for `bsnn.diagnose`.
 
 Layers are seen by hooks; functions that a module's forward calls itself (F.relu, torch.tanh, F.linear) by a
 TorchFunctionMode. Gradients with respect to outputs come from hooks on the outputs, which also work where the next
@@ -21,7 +21,7 @@ from bsnn.nn import kinds
 from bsnn.nn.parametrizations import plain_name
 
 MEASURED = ("rms_in", "rms", "gradient", "weight_gradient", "slope_square", "linear", "dead", "correlation")
-"""What is measured of a call, see bsnn.nn.diagnose.Diagnosis.table."""
+"""Quantities that are measured of a call, see bsnn.nn.diagnose.Diagnosis.table."""
 
 LINEAR_WITHIN = 0.1
 _SAMPLED = 2**16  # entries of a pre-activation whose slope is taken: a share is then known to about 0.2%

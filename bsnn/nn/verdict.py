@@ -1,4 +1,4 @@
-"""What a diagnosis says, in plain sentences."""
+"""Put a diagnosis into plain sentences."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From records to tables, statistics and verdicts. Nothing here trains."""
+"""Turn records into tables, statistics and verdicts. Nothing here trains."""

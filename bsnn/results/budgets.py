@@ -83,12 +83,12 @@ def headline(budget: str, prefix: str = "") -> str:
 
 
 def is_papers(budget: str) -> bool:
-    """Whether its trained networks are the paper's own: same depth and width, trained as long."""
+    """Tell whether its trained networks are the paper's own: same depth and width, trained as long."""
     return all(name.startswith("synthetic ") for name, _, _ in differences(budget))
 
 
 def in_short(budget: str) -> str:
-    """Its networks and their training in a few words: 200 layers x 100 units, trained for 1 epoch."""
+    """Describe its networks and their training in a few words: 200 layers x 100 units, trained for 1 epoch."""
     depth, width, epochs, steps = (_setting(budget, name) for name in ("depth", "width", "epochs", "max_steps"))
     training = f"{epochs} epoch{'s' * (epochs != '1')}" if steps == NO_LIMIT else f"{steps} updates"
     return f"{depth} layers x {width} units, trained for {training}"
@@ -99,7 +99,7 @@ _NAMES = {"max_steps": "steps"}
 
 
 def _setting(budget: str, setting: str) -> str:
-    """Its value in the cells of the table, for each dataset if they differ: "50 (MNIST), 100 (CIFAR-10)"."""
+    """Write its value in the cells of the table, for each dataset if they differ: "50 (MNIST), 100 (CIFAR-10)"."""
     values: dict[str, str] = {}
     for key, config in table_configs(budget).items():
         value = getattr(config, setting)

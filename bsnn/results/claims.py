@@ -1,4 +1,4 @@
-"""What the paper claims of trained networks (section 3.2, Table 2), and the rule by which each claim is judged.
+"""Claims of the paper on trained networks (section 3.2, Table 2), each with the rule by which it is judged.
 
 The thresholds below were fixed before the results they judge existed. Claims of Figs 1-3, which need no training, are
 in bsnn.results.claims_synthetic; how checks become a verdict, in bsnn.results.verdicts. A training that diverged counts
@@ -185,7 +185,7 @@ def _explodes(history: pd.DataFrame, dataset: str, activation: str, gpn: bool) -
 
 
 def _hurts(history: pd.DataFrame, dataset: str, activation: str, gpn: bool) -> Check:
-    """Whether batch norm hurts, or for `UNHURT` whether it doesn't."""
+    """Check that batch norm hurts, or for `UNHURT` that it doesn't."""
     name, spare = subject(dataset, activation, gpn), activation in UNHURT
     required = f"not below {-HURT_SE:+g} SE" if spare else f"below {-HURT_SE:+g} SE"
     rows = at_equal_epochs(runs_of(history, dataset, activation, gpn))
@@ -233,7 +233,8 @@ def gpn_is_stable(history: pd.DataFrame) -> list[Part]:
 
 
 def trains(rows: pd.DataFrame, dataset: str) -> tuple[bool | None, str]:
-    """Whether a network trains (None: no data), and the numbers in words; `rows` of one network, at one epoch."""
+    """Tell whether a network trains (None: no data), with the numbers in words; `rows` are one network's, at one
+    epoch."""
     reached = accuracy(rows, dataset, "test")
     if reached is None:
         return None, "no data"

@@ -1,4 +1,4 @@
-"""What the paper claims of random networks (section 3.1, Figs 1-3), and the rule by which each claim is judged.
+"""Claims of the paper on random networks (section 3.1, Figs 1-3), each with the rule by which it is judged.
 
 The frames are those of results/<budget>/fig<k>.csv, whose columns experiments/synthetic.py defines. The thresholds were
 fixed before the figures were computed. Nothing is trained: at the paper's size every answer is final.

@@ -1,4 +1,4 @@
-"""How every script ends: a user's mistake is one sentence and exit code 1, not a traceback."""
+"""End every script alike: a user's mistake is one sentence and exit code 1, not a traceback."""
 
 from __future__ import annotations
 

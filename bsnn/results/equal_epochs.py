@@ -37,7 +37,7 @@ def at_equal_epochs(history: pd.DataFrame, networks: Sequence[str] = Key._fields
 
 
 def has_rows(history: pd.DataFrame) -> pd.Series:
-    """Whether a row is of trained weights: neither that of a crash nor that of the first weights."""
+    """Tell whether a row is of trained weights: neither that of a crash nor that of the first weights."""
     return (history["status"] != "crashed") & (history["epoch"] > 0)
 
 
@@ -62,5 +62,5 @@ def span(epochs: pd.Series, asked: float) -> str:
 
 
 def final(rows: pd.DataFrame) -> bool:
-    """Whether all rows are those of trainings that have ended, so that more training can't change them."""
+    """Tell whether all rows are those of trainings that have ended, so that more training can't change them."""
     return bool(rows["final"].all())

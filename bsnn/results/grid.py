@@ -1,4 +1,4 @@
-"""From the records in results/<budget>/ to Table 2: which cells it consists of, what became of each, means over seeds.
+"""Turn the records in results/<budget>/ into Table 2: its cells, what became of each, means over seeds.
 
 An unfinished training counts with the rows that it has: every number comes with its epoch, and networks are compared at
 equal epochs (bsnn.results.equal_epochs).
@@ -42,18 +42,18 @@ chance."""
 
 @dataclass(frozen=True)
 class Results:
-    """What lies in results/<budget>/, for the cells of its Table 2."""
+    """Contents of results/<budget>/ for the cells of its Table 2."""
 
     budget: BudgetConfig
     datasets: dict[str, DatasetConfig]
     activations: dict[str, ActivationConfig]
     expected: dict[Key, Cell]
-    """In the table's order: dataset, function, plain before GPN, without before with batch norm; seed 0 stands for
-    any."""
+    """Cells in the table's order: dataset, function, plain before GPN, without before with batch norm; seed 0 stands
+    for any."""
     records: list[Record]
-    """Those of expected cells, in the table's order, then by seed."""
+    """Records of expected cells, in the table's order, then by seed."""
     others: list[Record]
-    """Of other settings (another depth, dataset, protocol version), which the table leaves out."""
+    """Records of other settings (another depth, dataset, protocol version), which the table leaves out."""
     runs: pd.DataFrame
     """One row for each of `records`: see `run_row`."""
     history: pd.DataFrame
@@ -70,7 +70,7 @@ class Results:
 
     @property
     def seeds(self) -> list[int]:
-        """Those that the table is meant to have: all that are not rare exceptions."""
+        """Seeds that the table is meant to have: all that are not rare exceptions."""
         counts = self.runs["seed"].value_counts()
         return sorted(int(seed) for seed in counts.index[2 * counts >= counts.max()])
 
@@ -80,7 +80,7 @@ class Results:
         return [key for key in self.expected if runs_of(done, *key).empty]
 
     def name_of(self, key: Key) -> str:
-        """As the tables write it: MNIST Tanh-GPN-BN."""
+        """Name an entry as the tables do: MNIST Tanh-GPN-BN."""
         function = self.activations[key.activation].label + "-GPN" * key.gpn + "-BN" * key.batch_norm
         return f"{self.datasets[key.dataset].label} {function}"
 
@@ -151,7 +151,7 @@ def epochs_of(cell: Cell) -> float:
 
 
 def identity(cell: Cell) -> str:
-    """What a cell has in common with those that differ from it in the seed alone."""
+    """Return what a cell shares with those that differ from it in the seed alone."""
     return cell.with_seed(0).hash
 
 
@@ -275,7 +275,8 @@ def aggregate(key: Key, runs: pd.DataFrame, history: pd.DataFrame, epochs: float
 
 
 def compared(keys: Iterable[Key], history: pd.DataFrame) -> dict[str, list[float]]:
-    """For each entry the epoch at which the networks of its dataset and function are compared, and its means there.
+    """Return for each entry the epoch at which the networks of its dataset and function are compared, and its means
+    there.
 
     Returns columns, in the order of `keys`; nan where there is nothing to compare.
     """

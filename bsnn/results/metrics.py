@@ -15,7 +15,7 @@ def _metric(definition: str, unit: str, shown_in: str) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of a cell at one evaluation. The first row, at step 0, has test figures only."""
+    """Measurements of a cell at one evaluation. The first row, at step 0, has test figures only."""
 
     epoch: float = _metric("updates so far / updates in an epoch", "epochs", "Fig. 4")
     step: int = _metric("updates so far", "1", "")

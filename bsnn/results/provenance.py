@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, versions, device, command. Part of every record."""
+"""Origin of a number: commit, versions, device, command. Part of every record."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PACKAGES = ("bsnn", "torch", "torchvision", "triton", "hydra-core", "wandb", "nu
 
 
 def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:
-    """What this process runs on and from. `command` is what makes the result again; default: this process's own.
+    """Describe what this process runs on and from. `command` makes the result again; default: this process's own.
 
     `commit` is None where this isn't a git checkout of its own, or git can't read it. `dirty` is whether a file that
     makes results differs from the commit, None where that isn't known; changed files under results/ don't count, since
@@ -45,7 +45,7 @@ def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:
 
 
 def knows_commit(commit: str) -> bool:
-    """Whether `commit` is the full name of one: in a git checkout, of one that it has.
+    """Tell whether `commit` is the full name of one: in a git checkout, of one that it has.
 
     Raises UserError for a checkout that git can't read.
     """
@@ -111,7 +111,7 @@ def _nvidia() -> bool:
 
 
 class GitError(Exception):
-    """Why git has no answer, in its own words."""
+    """Git's reason for having no answer, in its own words."""
 
 
 _running: dict[Path, tuple[str, bool]] = {}
@@ -142,7 +142,7 @@ def _warn(text: str) -> None:
 
 
 def _is_checkout() -> bool:
-    """Whether this folder is the root of a git checkout, and not a copy within somebody else's."""
+    """Tell whether this folder is the root of a git checkout, and not a copy within somebody else's."""
     return (ROOT / ".git").exists()
 
 

@@ -114,6 +114,6 @@ def cell_of(record: Record) -> Cell | None:
 
 
 def read_records(budget_dir: Path) -> list[Record]:
-    """All records under results/<budget>/, sorted by id."""
+    """Read all records under results/<budget>/, sorted by id."""
     folders = sorted(path.parent for path in (budget_dir / "runs").glob("*/record.json"))
     return [record for folder in folders if (record := read_record(folder)) is not None]

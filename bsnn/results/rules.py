@@ -1,4 +1,4 @@
-"""What a source says, the rule by which it is judged, and the judge: declared in one place, where it is judged.
+"""Declare what a source says, the rule by which it is judged, and the judge, in one place.
 
     rules = Rules()
 
@@ -36,7 +36,7 @@ from bsnn.results.tables import Table
 from bsnn.results.verdicts import Verdict
 
 Judged = tuple[str, bool]
-"""What was measured, in words and numbers, and whether it agrees by the rule."""
+"""A judge's answer: what was measured, in words and numbers, and whether it agrees by the rule."""
 Judge = TypeVar("Judge", bound=Callable[..., Judged])
 Parts = Mapping[str, Table | None]
 """A study's tables by part, None for those not computed yet."""

@@ -47,7 +47,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Section:
-    """What a study's report consists of.
+    """Contents of a study's report.
 
     Args:
         study: its name in conf/, experiments/ and results/.

@@ -64,7 +64,7 @@ def papers(setting: str) -> Any:
 
 @cache
 def sweeps() -> tuple[Sweep, ...]:
-    """All that there are, by name."""
+    """Return all sweeps that conf/ has, by name."""
     register()
     found = []
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
@@ -133,7 +133,7 @@ def so_far(table: pd.DataFrame) -> str:
 
 
 def varied(sweep: Sweep, table: pd.DataFrame) -> bool:
-    """Whether `runs` or `summary` has more than Table 2: several values of each of the sweep's settings."""
+    """Tell whether `runs` or `summary` has more than Table 2: several values of each of the sweep's settings."""
     return all(table[axis].nunique() > 1 for axis in sweep.axes)
 
 

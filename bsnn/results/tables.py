@@ -20,7 +20,7 @@ from bsnn.files import read_json, write_json, write_text
 
 OTHER_SETTINGS = "other_settings"
 DIGITS = "%.12g"
-"""Of numbers that are computed from records: processors add in different orders, and agree on these."""
+"""Format of numbers that are computed from records: processors add in different orders, and agree on so many digits."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Finished:
 
     @property
     def intact(self) -> bool:
-        """Whether the numbers are those that the record was written for. The first records had no digest."""
+        """Tell whether the numbers are those that the record was written for. The first records had no digest."""
         return self.record.get("sha256") in (None, digest(self.text))
 
 
@@ -45,12 +45,12 @@ def record_file(path: Path) -> Path:
 
 
 def unfinished_folder(path: Path) -> Path:
-    """Where the table is while it is computed, with the lock of the process that computes it."""
+    """Return the folder of the table while it is computed, with the lock of the process that computes it."""
     return path.parent / ".unfinished" / path.name
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether units of the table are there, but not yet the table."""
+    """Tell whether units of the table are there, but not yet the table."""
     return any(unfinished_folder(path).glob("*.json"))
 
 
@@ -118,7 +118,7 @@ def load(path: Path, command: str) -> Table:
 
 
 def load_finished(path: Path, command: str) -> Table | None:
-    """The same, None for a table that isn't there or isn't finished."""
+    """Load a table like `load`; None if it isn't there or isn't finished."""
     return None if read(path) is None else load(path, command)
 
 

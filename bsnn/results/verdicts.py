@@ -1,4 +1,4 @@
-"""How a claim is judged: checks, each true, false or without data; a verdict that follows from them by rule.
+"""Judge a claim by checks, each true, false or without data, from which a verdict follows by rule.
 
 A claim has parts, a part has checks (one for each dataset and function, say). The verdict on a part:
 
@@ -56,18 +56,18 @@ class Part:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """How many checks hold, fail, lack data."""
+        """Count the checks that hold, fail, lack data."""
         outcomes = [check.holds for check in self.checks if check.applies]
         return outcomes.count(True), outcomes.count(False), outcomes.count(None)
 
     @property
     def unsettled(self) -> int:
-        """How many of the answers may still change."""
+        """Count the answers that may still change."""
         return sum(not check.settled and not check.lacks_data for check in self.checks)
 
     @property
     def after(self) -> str:
-        """How far the networks of its checks are trained."""
+        """Say how far the networks of its checks are trained."""
         return ", ".join(dict.fromkeys(check.after for check in self.checks if check.after))
 
     @property
@@ -104,11 +104,11 @@ class Verdict:
 
     @property
     def suffix(self) -> str:
-        """What to add to the outcome if it isn't one for good: " so far", " at this budget"."""
+        """Words to add to an outcome that isn't final: " so far", " at this budget"."""
         return self._suffix(self.outcome, any(part.unsettled for part in self.parts))
 
     def suffix_of(self, part: Part) -> str:
-        """The same for one part."""
+        """Return the suffix of one part's outcome."""
         return self._suffix(part.outcome, part.unsettled > 0)
 
     def _suffix(self, outcome: Outcome, unsettled: bool) -> str:
@@ -118,7 +118,7 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """Why the verdict isn't one for good yet; empty if it is."""
+        """Reason why the verdict isn't final yet; empty if it is."""
         if self.not_tested_because:
             return self.not_tested_because
         if self.outcome == "refuted":
@@ -161,13 +161,13 @@ class Verdict:
 
 
 def of_smaller_networks(verdict: Verdict) -> Verdict:
-    """The same verdict on networks that are not the paper's: none of its checks is settled."""
+    """Return the verdict for networks that are not the paper's: none of its checks is settled."""
     parts = [replace(part, checks=[replace(check, settled=False) for check in part.checks]) for part in verdict.parts]
     return replace(verdict, parts=parts, papers_size=False)
 
 
 COLUMNS = ["claim", "part", "subject", "after", "measured", "required", "holds", "may change with"]
-"""Of Verdict.table and claims.csv."""
+"""Columns of Verdict.table and claims.csv."""
 
 
 def _word(held: int, failed: int) -> Outcome:

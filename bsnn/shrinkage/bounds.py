@@ -30,7 +30,8 @@ from bsnn.shrinkage.covariance import Covariance, correlations, covariance_of, d
 from bsnn.theory.hermite import linearisation_error
 
 CONSTANT = 8.0
-"""Of both theorems: 2 from property 7 of the excess convexity, 4 from 1 - P..P(0) >= (1 - rho_max) / 2, squared."""
+"""Constant of both theorems: 2 from property 7 of the excess convexity, 4 from 1 - P..P(0) >= (1 - rho_max) / 2,
+squared."""
 
 Convex = Callable[[float], float]
 """Non-decreasing and convex from [0, 1] onto [0, 1]."""

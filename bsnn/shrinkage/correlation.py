@@ -1,4 +1,4 @@
-"""How a wide random layer changes the correlation of two inputs: the map P, its phases and its fixed point.
+"""The map P by which a wide random layer changes the correlation of two inputs, its phases and its fixed point.
 
 Equations 2.2-2.4 and observation 1 of "Gradient explosion and representation shrinkage in infinite networks" (ICLR 2022
 submission). A layer y = W phi(z) / sqrt(N) + b, entries of W and b of variance sigma_w^2 and sigma_b^2, followed by a
@@ -30,7 +30,7 @@ from bsnn.shrinkage.covariance import correlations, covariance_of, distances, ga
 __all__ = ["CorrelationMap", "critical", "gaussian_covariance", "series_map"]
 
 PHASE_TOLERANCE = 1e-9
-"""How near to 1 P'(1) counts as 1."""
+"""Distance from 1 within which P'(1) counts as 1."""
 
 
 class CorrelationMap:

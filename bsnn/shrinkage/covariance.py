@@ -236,7 +236,7 @@ def _rule(start: float, breaks_XE: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _breaks(phi: Phi, function: Phi, kinks: Sequence[float], scales: Tensor) -> Tensor:
-    """Where to split what phi is part of: its kinks and jumps, and ends of panels where it is steep; sorted."""
+    """Find where to split integrals of phi: its kinks and jumps, and ends of panels where it is steep; sorted."""
     reach = math.sqrt(2) * _RANGE
 
     def components(x: Tensor) -> Tensor:

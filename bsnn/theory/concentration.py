@@ -1,4 +1,4 @@
-"""How fast norms concentrate: the laws behind Theorems 2 and 3, Definition 4 and Lemmas 1 and 3 of the paper.
+"""Laws of the concentration of norms: behind Theorems 2 and 3, Definition 4 and Lemmas 1 and 3 of the paper.
 
 For x on the sphere of radius sqrt(d) and W Haar-uniform, u = W x is uniform on that sphere, and for a fixed y with
 ||y||^2 = d the theorems are about
@@ -48,7 +48,8 @@ class ShellLaw:
 
     @property
     def gain(self) -> float:
-        """For g = phi^2: d/dv E phi(sqrt(v) z)^2 at v = 1, by which a layer multiplies a small error of ||x||^2 / d.
+        """Factor by which a layer multiplies a small error of ||x||^2 / d, for g = phi^2: d/dv E phi(sqrt(v) z)^2 at v
+        = 1.
 
         Below 1 the norm is restored layer by layer, at 1 its errors add up, above 1 they grow exponentially with depth.
         """

@@ -1,4 +1,4 @@
-"""What was made from the records, as one artifact of Weights & Biases: tables, figures, report, provenance.
+"""Upload what was made from the records as one artifact of Weights & Biases: tables, figures, report, provenance.
 
 The run results-<budget> holds the figures as images, which a report of W&B can show, and logs the artifact of the same
 name. It carries no budget in its config, so that no chart takes it for a training.
@@ -37,7 +37,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def metadata(folder: Path, headline: str) -> dict[str, Any]:
-    """Where the files come from: the commits, devices and versions that the records name."""
+    """Describe the files' origin: the commits, devices and versions that the records name."""
     told: dict[str, Any] = read_json(folder / "provenance.json")
     training: Mapping[str, list[dict[str, Any]]] = told["training"]
     values = {name: [entry["value"] for entry in entries] for name, entries in training.items()}

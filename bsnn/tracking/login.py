@@ -1,4 +1,4 @@
-"""Who is logged in to Weights & Biases, and whether its server answers: asked without a prompt and without minutes of
+"""Find out who is logged in to Weights & Biases and whether its server answers, without a prompt and without minutes of
 retries, which wandb itself would take."""
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def mode(requested: str) -> Mode:
 
 
 def logged_in() -> bool:
-    """Whether W&B would find a key: in the environment, or in the file where `wandb login` puts it."""
+    """Tell whether W&B would find a key: in the environment, or in the file where `wandb login` puts it."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     try:
@@ -85,7 +85,8 @@ def _key_in_netrc(server: str) -> str | None:
 
 @functools.cache
 def reachable() -> bool:
-    """Whether W&B's server answers at all; asked once a process, for wandb itself would try for minutes in each run."""
+    """Tell whether W&B's server answers at all. It is asked once a process: wandb itself would try for minutes in each
+    run."""
     reason = silence()
     if reason is not None:
         log.warning("W&B: %s doesn't answer (%s); runs are kept offline", server(), reason)
@@ -93,7 +94,7 @@ def reachable() -> bool:
 
 
 def silence() -> str | None:
-    """Why the server gives no answer at all; None if it gives one, whichever."""
+    """Say why the server gives no answer at all; None if it gives any."""
     try:
         urllib.request.urlopen(server(), timeout=5).close()
     except urllib.error.HTTPError as answer:
@@ -108,7 +109,7 @@ def server() -> str:
 
 
 def why_offline() -> str | None:
-    """Why nothing can be published from here, in one sentence with what to do; None if a login is worth a try."""
+    """Say in one sentence why nothing can be published from here, with what to do; None if a login is worth a try."""
     if os.environ.get("WANDB_MODE", "online") not in ("", "online"):
         return f"W&B: expected to be online, found WANDB_MODE={os.environ['WANDB_MODE']}; unset it."
     if not logged_in():

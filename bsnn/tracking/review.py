@@ -25,7 +25,7 @@ from bsnn.tracking.runs import replay
 
 PREFIX = "run-00000000_000000-"
 ORIGIN = "record.sha256"
-"""In a run's folder: which record it was made from."""
+"""File in a run's folder that names the record it was made from."""
 
 
 def make_runs(config: TrackingConfig, records: Sequence[Record], folder: Path) -> int:

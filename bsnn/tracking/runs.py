@@ -1,4 +1,4 @@
-"""What a cell is in Weights & Biases: one run, the same whether it is written while the cell trains or afterwards.
+"""Write a cell to Weights & Biases as one run, the same while the cell trains and afterwards.
 
     id        <budget>-<cell id>; a cell resumed or replayed is the same run
     name      the cell's, as mnist-tanh-gpn-s0
@@ -42,7 +42,7 @@ _opening = threading.Lock()  # wandb.init changes the process's settings
 
 
 class Described(NamedTuple):
-    """What W&B is told of a cell before its first row."""
+    """Description of a cell that W&B gets before its first row."""
 
     id: str
     name: str
@@ -173,12 +173,12 @@ def held_step(run: Any) -> int:
 
 
 def status_of(record: Record) -> str:
-    """What the summary says: the status, of an unfinished record with how far it is."""
+    """Return the summary's status, for an unfinished record with how far it is."""
     return f"{UNFINISHED}: {how_far(record)}" if record["status"] == UNFINISHED else str(record["status"])
 
 
 def agrees(summary: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Whether a summary is that of a run whose last row is `row`.
+    """Tell whether a summary is that of a run whose last row is `row`.
 
     `seconds` may differ: a training that was killed repeats the updates since its checkpoint, to the same numbers.
     """
@@ -195,7 +195,8 @@ def same(theirs: Any, ours: Any) -> bool:
 
 
 def expected_summary(record: Record) -> dict[str, Any]:
-    """What the summary of a record's run holds, beside W&B's own keys: the last value of everything, and the status."""
+    """Return what the summary of a record's run holds beside W&B's own keys: the last value of everything, and the
+    status."""
     summary: dict[str, Any] = {}
     for row in record["rows"]:
         summary |= known(row)

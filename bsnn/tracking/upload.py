@@ -40,7 +40,7 @@ SETTLE_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0)
 class Lacking(NamedTuple):
     record: Record
     id: str
-    """Of the run to write: a new one, or one that holds the first rows of this training."""
+    """Id of the run to write: a new one, or one that holds the first rows of this training."""
 
 
 class Compared(NamedTuple):
@@ -175,7 +175,7 @@ def _runs(api: wandb.Api, config: TrackingConfig, budget: str) -> list[Any]:
 
 
 def _is_part(run: Any, record: Record) -> bool:
-    """Whether the run holds this training, or the first rows of it: its last row is the record's at that step.
+    """Tell whether the run holds this training or its first rows: its last row is the record's at that step.
 
     One without a last row was cut off before it had one.
     """
@@ -185,7 +185,7 @@ def _is_part(run: Any, record: Record) -> bool:
 
 
 def _is_ahead(run: Any, record: Record) -> bool:
-    """Whether the run was live and killed after the last checkpoint: the training will get there again."""
+    """Tell whether the run was live and killed after the last checkpoint: the training will get there again."""
     reached = int(dict(run.summary_metrics).get("step", -1))
     return record["status"] == UNFINISHED and reached > int(record["steps"])
 

@@ -86,7 +86,7 @@ def stored(folder: Path, cell: Cell, goal: int) -> int:
 
 
 class CellRun:
-    """From config to record. `outcome` is the record, or the exception that there is instead, once it is known.
+    """One cell's way from config to record. `outcome` is the record, or the exception instead, once it is known.
 
     The record is that of a finished cell or, with `until`, of one that is as far as was asked.
     """
@@ -259,7 +259,7 @@ class CellRun:
             self._end(error)
 
     def let_go(self) -> None:
-        """After `claim`: the cell has ended, or was stopped and may go on from its checkpoint some day."""
+        """Release the claimed cell, which has ended, or was stopped and may go on from its checkpoint some day."""
         if self.outcome is None:
             self._close(UNFINISHED)
 

@@ -21,7 +21,7 @@ from bsnn.network import BSNN
 
 @dataclass
 class Progress:
-    """How far a cell's training is: with the weights, everything that a checkpoint must hold."""
+    """Progress of a cell's training: with the weights, everything that a checkpoint must hold."""
 
     step: int = 0
     seconds: float = 0.0
@@ -33,7 +33,7 @@ class Progress:
     last_gradient_norms: list[float] | None = None
     diverged_at_step: int | None = None
     interval: list[tuple[float, int, float, float]] = field(default_factory=list)
-    """For each step since the last row: loss, right answers, largest and smallest ||dE/dV_l||_F of the layers."""
+    """Steps since the last row: loss, right answers, largest and smallest ||dE/dV_l||_F of the layers."""
     segments: list[dict[str, Any]] = field(default_factory=list)
     """The processes that trained it, see bsnn.results.records."""
 

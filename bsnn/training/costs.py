@@ -1,4 +1,4 @@
-"""What a training will cost on this machine, before it starts: time from measured steps, disk from sizes.
+"""Estimate what a training will cost on this machine before it starts: time from measured steps, disk from sizes.
 
     cost = estimate(cells, until=1, device=device, folder=Path("results/paper"))
     print(cost.sentence())  # round to epoch 1: about 77 min on 2 cores (48 cells); ...
@@ -38,11 +38,11 @@ from bsnn.training.loop import EVALUATION_BATCH, evaluate, make_stack, stack_key
 from bsnn.training.planning import cores, plan, steps, steps_per_epoch
 
 MEASURING_SECONDS = 10.0
-"""No kind of network is begun to be measured later; the others are taken to be as fast for their size."""
+"""Seconds after which no further kind of network is measured; the others are taken to be as fast for their size."""
 TIMED_SECONDS = 0.7  # of each kind
 FEWEST_STEPS = 10  # in a record, below which it says too little
 MEASURED_WEIGHTS = 15 * 10**6
-"""Of a network that is measured: deeper ones are measured with fewer layers, still far too large for a CPU's cache."""
+"""Weights of a measured network at most: deeper ones get fewer layers, still far too large for a CPU's cache."""
 BATCHES = 16  # of random data
 
 
@@ -59,23 +59,23 @@ class Planned:
 
 @dataclass(frozen=True)
 class Cost:
-    """What training some cells costs: up to a round's epoch, and up to their ends."""
+    """Costs of training some cells: up to a round's epoch, and up to their ends."""
 
     folder: Path
     where: str
     until: int | None
     cells: int
-    """How many have steps left before the round's end."""
+    """Number of cells that have steps left before the round's end."""
     seconds: float
-    """Of the round; without one, of the whole."""
+    """Seconds of the round; without one, of the whole."""
     whole_seconds: float
     epochs: tuple[float, ...]
-    """How long the cells train, in ascending order."""
+    """Epochs that the cells train for, in ascending order."""
     checkpoints: int
     disk_bytes: int
-    """Of all checkpoints that lie there at a time."""
+    """Bytes of all checkpoints that lie there at a time."""
     new_bytes: int
-    """Of these, what needs free space: those there already are replaced one by one."""
+    """Bytes of these that need free space: checkpoints that exist are replaced one by one."""
     free_bytes: int
 
     def sentence(self) -> str:

@@ -13,7 +13,7 @@ _files: ContextVar[Files] = ContextVar("_files", default=list)
 
 @contextmanager
 def about(files: Files) -> Iterator[None]:
-    """What this thread logs meanwhile goes to `files()`, asked at each line, as well. Needs `routed`."""
+    """Inside, what this thread logs goes to `files()` as well, which is asked at each line. Needs `routed`."""
     token = _files.set(files)
     try:
         yield

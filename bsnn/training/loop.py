@@ -45,7 +45,7 @@ SAVE_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Took:
-    """All networks of the stack have taken so many steps; 0: a part of an evaluation."""
+    """Event: all networks of the stack have taken so many steps; 0: a part of an evaluation."""
 
     networks: int
     steps: int

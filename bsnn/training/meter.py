@@ -1,4 +1,4 @@
-"""How far a sweep is: a bar on a terminal, elsewhere a line now and then."""
+"""Show how far a sweep is: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Meter:
         self._bar = tqdm(total=0, unit="step", unit_scale=True, disable=not bar, leave=False, smoothing=0.05)
 
     def expect(self, steps: int) -> None:
-        """So many are to come, or if negative, are not to come after all."""
+        """Add steps that are to come; negative: that are not to come after all."""
         with self._lock:
             if self._started is None:
                 self._started = time.monotonic()
@@ -46,7 +46,7 @@ class Meter:
             self._bar.update(steps)
 
     def report(self) -> None:
-        """To be called now and then, by one thread."""
+        """Log how far it is. One thread calls it now and then."""
         if not self._bar.disable:
             with self._lock:
                 self._bar.set_postfix_str(f"{self._ended()} of {self._cells} cells")

@@ -1,4 +1,4 @@
-"""Which cells are trained together, and in which order: from a list of cells to a list of stacks."""
+"""Plan which cells are trained together, and in which order: from a list of cells to a list of stacks."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Planned(Protocol):
 
     @property
     def step(self) -> int:
-        """Where it goes on: 0, or the step of its checkpoint."""
+        """Step at which it goes on: 0, or that of its checkpoint."""
 
     @property
     def max_stack(self) -> int | None:
-        """At most so many in a stack with it, by the user's wish."""
+        """Largest stack that it may be in, by the user's wish."""
 
 
 P = TypeVar("P", bound=Planned)
@@ -68,7 +68,7 @@ def _order(cell: Cell) -> tuple[int, bool, int, bool]:
 
 
 def sizes(cells: int, largest: int, workers: int) -> list[int]:
-    """How many cells each stack gets: 12 cells on 2 workers, at most 8 in a stack, make 6 + 6 and not 8 + 4."""
+    """Divide cells among stacks: 12 cells on 2 workers, at most 8 in a stack, make 6 + 6 and not 8 + 4."""
     stacks = math.ceil(cells / largest)
     stacks = min(cells, math.ceil(stacks / workers) * workers)
     return [cells // stacks + (k < cells % stacks) for k in range(stacks)]
@@ -86,5 +86,5 @@ def steps_per_epoch(cell: Cell) -> int:
 
 
 def cores() -> int:
-    """How many CPU cores this process may use."""
+    """Count the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

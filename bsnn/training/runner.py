@@ -1,4 +1,4 @@
-"""From configs to records: cells are planned into stacks and trained, side by side where that is faster.
+"""Train cells from configs to records: they are planned into stacks, which run side by side where that is faster.
 
 What is finished is skipped, what was interrupted goes on from its checkpoint. A cell that diverges or crashes disturbs
 no other, and several processes may be given the same cells.
@@ -145,11 +145,11 @@ class _Sweep:
 
     @property
     def stopped(self) -> bool:
-        """Whether Ctrl-C, or an error outside the trainings, has stopped them."""
+        """Tell whether Ctrl-C, or an error outside the trainings, has stopped them."""
         return self._stop.is_set()
 
     def tally(self, limit: float | None) -> Tally:
-        """After `run`: how far the cells are."""
+        """Count how far the cells are, after `run`."""
         left = [run for run in self._runs if run.outcome is None]
         for run in left:
             run.step = stored(run.folder, run.cell, run.goal)
@@ -166,7 +166,7 @@ class _Sweep:
         )
 
     def _out_of_time(self, needed: float = 0.0) -> bool:
-        """Whether no stack is to be started any more, one that needs so many seconds."""
+        """Tell whether it is too late to start a stack that needs so many seconds."""
         if self._deadline is not None and time.monotonic() + needed >= self._deadline:
             self._time_is_up.set()
         return self._time_is_up.is_set()
@@ -302,12 +302,12 @@ class _Sweep:
 
 
 def _stored(run: CellRun) -> int:
-    """How many of the cell's steps need no repeating: all of one that has diverged, those of a checkpoint."""
+    """Count the cell's steps that need no repeating: all of one that has diverged, those of a checkpoint."""
     return run.goal if isinstance(run.outcome, dict) else min(run.step, run.goal)
 
 
 def _closing_seconds(runs: Sequence[CellRun]) -> float:
-    """What the end takes once the last checkpoint is written."""
+    """Seconds that the end takes once the last checkpoint is written."""
     tracked = sum(run.config.tracking.mode != "none" for run in runs)
     return CLOSING_SECONDS + CLOSING_SECONDS_PER_CELL * tracked
 
@@ -324,7 +324,7 @@ def _loaded(name: str, device: torch.device, dtype: torch.dtype, data_dir: str |
 
 @contextmanager
 def _one_torch_thread(on_cpu: bool) -> Iterator[None]:
-    """On a CPU torch computes each product in the thread that asks for it: stacks run side by side instead."""
+    """Let torch, on a CPU, compute each product in the thread that asks for it: stacks run side by side instead."""
     before = torch.get_num_threads()
     if on_cpu:
         torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""How far a command's cells are: what it says when it ends before they do."""
+"""Tally of a command's cells: what it says when it ends before they do."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ class Tally:
 
     @property
     def left(self) -> int:
-        """How many cells were stopped or kept from starting."""
+        """Count the cells that were stopped or kept from starting."""
         return self.cells - self.ended - self.failed
 
     @property
     def goes_on(self) -> bool:
-        """Whether the same command, repeated, gets any further: not if this one didn't."""
+        """Tell whether the same command, repeated, gets any further: not if this one didn't."""
         return self.left > 0 and (self.made > 0 or self.elsewhere > 0)
 
     def sentence(self, elapsed: float) -> str:

@@ -1,1 +1,1 @@
-"""Where gradients vanish and explode: scalar chains, Gaussian weights, quadratic functions, tricks."""
+"""Mathematics of vanishing and exploding gradients: scalar chains, Gaussian weights, quadratic functions, tricks."""

@@ -55,7 +55,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Point:
-    """Where a training is after `step` updates.
+    """State of a training after `step` updates.
 
     loss: mean cross-entropy over the steps since the last point, each before its update; at step 0, of the first batch.
     ratio, norm: max / min and max over layers of ||dE/dV_l||_F at the last of these steps.

@@ -1,4 +1,4 @@
-"""What the talk sets beside GPN: its "simple solution" and its "tricks", as far as torch doesn't have them.
+"""Alternatives to GPN in the talk, its "simple solution" and its "tricks", as far as torch doesn't have them.
 
     normalised gradient     W^(l) <- W^(l) - eta G^(l) / ||G^(l)||_F,   G^(l) = dE/dW^(l)            NormalisedSGD
     adaptive gradients      torch.optim.Adam
@@ -102,11 +102,11 @@ class ShortcutBSNN(BSNN):
 def shortcut_growth(phi: Callable[[Tensor], Tensor], branch: float, depth: int, length: float = 1.0) -> list[float]:
     """||x^(l)|| / ||x^(1)|| for l = 1..depth + 1 in an infinitely wide ShortcutBSNN at its start.
 
-    h^(l) is N(0, q_l), q the mean square of x over its units and mu their mean, so that
+    Let q_l be the mean square of x^(l) over its units and mu_l their mean. Then h^(l) is N(0, q_l) and
 
         q_{l+1} = q_l + c^2 E phi(h)^2 + 2 c mu_l E phi(h),   mu_{l+1} = mu_l + c E phi(h);   q_1 = length, mu_1 = 0
 
-    since W turns x into something that knows of x nothing but its length, so that phi(h) and x share their mean alone.
+    The mixed term has no other part: W x depends on x by its length alone, so that phi(h) and x are uncorrelated.
     """
     q, mu, squares = length, 0.0, [length]
     for _ in range(depth):

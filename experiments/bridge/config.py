@@ -14,7 +14,7 @@ from bsnn.config import ActivationConfig, DatasetConfig, StudyConfig
 from bsnn.gpn import GPN
 
 KINKS = (0.0,)
-"""Where the paper's six functions may have one."""
+"""Places where the paper's six functions may have a kink."""
 
 
 class Stream(IntEnum):

@@ -119,5 +119,5 @@ def narrow_stack(
 
 
 def last_variation(stack: NarrowStack, grid_BD: Tensor) -> list[float]:
-    """Of what the last hidden layer gives, six digits."""
+    """Measure the variation of the last hidden layer's output, to six digits."""
     return [float(f"{value:.6g}") for value in variation(stack.signals(grid_BD)[-2].double()).tolist()]

@@ -60,7 +60,8 @@ def fourth_moment(phi: Phi) -> float:
 
 
 def accuracies_of(config: BridgeConfig) -> dict[str, list[float | None]]:
-    """Of each GPN function without batch norm, in the order of ACCURACIES; ours None where there are no records."""
+    """Accuracies of each GPN function without batch norm, in the order of ACCURACIES; ours None where there are no
+    records."""
     records = read_records(Path(config.results_dir) / config.budget.name)
     theirs = paper.table2()
     found: dict[str, list[float | None]] = {}

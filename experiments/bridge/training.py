@@ -56,7 +56,8 @@ def trained(config: BridgeConfig) -> Work:
 
 
 def checkpoints(config: BridgeConfig, name: str, seed: int) -> list[tuple[Cell, Path]]:
-    """Of a unit's two cells, plain and GPN. A table with other settings, computed meanwhile, has its own."""
+    """Checkpoints of a unit's two cells, plain and GPN. A table with other settings, computed meanwhile, has its
+    own."""
     sizes = config.sizes.trained
     shape = TrainingBudget(sizes.depth, sizes.width, sizes.epochs, sizes.max_steps)
     folder = unfinished_folder(Path(config.results_dir) / config.budget.name / "bridge" / config.part)

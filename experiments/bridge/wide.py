@@ -47,7 +47,7 @@ def decay(config: BridgeConfig) -> Work:
 
 
 def correlation(config: BridgeConfig) -> Work:
-    """All functions see the same inputs and weights."""
+    """Follow correlations through random networks. All functions see the same inputs and weights."""
     sizes, workers = config.sizes.correlation, threads_for(torch.device("cpu"), config.threads)
     layers, rhos = shown(sizes.depth), list(sizes.rho)
 

@@ -38,9 +38,9 @@ from experiments.units import Row, Unit, Work
 PAIRS = (0.9, 0.5, 0.0, -1.0)
 """Input correlations of the sample pairs."""
 STARTS = (0.0, 0.0, -1.0, -1.0)
-"""Where the search for the farthest pair starts: random and opposite inputs."""
+"""Starts of the search for the farthest pair: random and opposite inputs."""
 SLOPE_STARTS = (0.0, -1.0)
-"""The same, for all slopes at a time."""
+"""Starts of that search for all slopes at a time."""
 SEARCH_RATE = 0.05
 NEARBY = 1e-6
 """1 - rho of the inputs whose growth is the measured gain."""

@@ -34,7 +34,7 @@ FUNCTIONS: dict[str, Phi] = {
 CLOSED = ("relu", "leaky_relu", "erf")
 SERIES_DEGREE = 200
 SERIES_RHO = torch.linspace(-0.9, 0.9, 19, dtype=torch.float64)
-"""Where the series to that degree is compared: what it lacks is below 0.9^201 = 6e-10 of E phi^2."""
+"""Correlations at which the series to that degree is compared: what it lacks is below 0.9^201 = 6e-10 of E phi^2."""
 PHASES = ("ordered", "critical", "chaotic")
 RESIDUAL = ("relu", "tanh", "erf")
 """The functions of Theorem 2's networks."""
@@ -74,7 +74,7 @@ def maps(sizes: Any, seed: int, device: str) -> Work:
 
 
 def route_errors(layer: CorrelationMap) -> tuple[float, float | None]:
-    """How far P by its Hermite series, and by a closed form where there is one, is from P by quadrature, at most."""
+    """Largest distances of P by its Hermite series, and by a closed form where there is one, from P by quadrature."""
     phi, sigmas = layer.phi, (layer.sigma_w, layer.sigma_b)
     by_quadrature = CorrelationMap(phi, *sigmas, closed_forms=False)(SERIES_RHO)
     coefficients = hermite_coefficients(phi, SERIES_DEGREE)

@@ -55,7 +55,7 @@ NORMS, ENDS = ("signal", "error", "gradient"), ("min", "max", "first", "last")
 
 
 def summary(norms_L3: Tensor) -> Row:
-    """Of each norm the least and the largest over the layers, and those of layers 1 and L.
+    """Return of each norm the least and the largest over the layers, and those of layers 1 and L.
 
     Last, the largest relative difference between the gradient's norm and the product of the two others.
     """

@@ -50,7 +50,7 @@ def error_vector(kind: str, width: int) -> Tensor:
 
 
 def shell(config: TheoryConfig) -> Work:
-    """How often 1/d sum y_i^2 g(h_i) is eps or more away from 1, and its mean and standard deviation."""
+    """Measure how often 1/d sum y_i^2 g(h_i) is eps or more away from 1, and its mean and standard deviation."""
     sizes = config.sizes.shell
     phis = functions()
     laws = {key: {"phi": forward_law(phi), "slope": backward_law(phi)} for key, phi in phis.items()}

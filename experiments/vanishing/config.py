@@ -94,5 +94,5 @@ class VanishingConfig(StudyConfig):
 
 
 def workers(config: VanishingConfig) -> int:
-    """How many networks are computed side by side."""
+    """Number of networks that are computed side by side."""
     return threads_for(provenance.choose_device(config.device), config.threads)

@@ -54,7 +54,7 @@ def steps_against_eta(config: VanishingConfig) -> Work:
 
 
 def paths(config: VanishingConfig) -> Work:
-    """From theta = (1, 1), on the talk's Q; decay as in bsnn.vanishing.tricks.decayed."""
+    """Descend from theta = (1, 1) on the talk's Q; decay as in bsnn.vanishing.tricks.decayed."""
     sizes = config.sizes.paths
     Q = np.diag(quadratic.TALK_EIGENVALUES)
 
@@ -72,8 +72,10 @@ def paths(config: VanishingConfig) -> Work:
 
 
 def deep(config: VanishingConfig) -> Work:
-    """All images at every step: what keeps a run from converging is its step, not noise. E = mean ||f - t||^2 / 2, t
-    one-hot: a cross-entropy has no minimum that could be reached."""
+    """Train on all images at every step, so that it is the step that keeps a run from converging, not noise.
+
+    E = mean ||f - t||^2 / 2, t one-hot: a cross-entropy has no minimum that could be reached.
+    """
     sizes = config.sizes.deep
     kinds = {"normalised": FreeBSNN, "gradient": FreeBSNN, "constrained": BSNN}
 

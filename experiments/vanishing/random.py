@@ -132,7 +132,7 @@ def _laws(sizes: ChainSizes) -> list[Unit]:
 
 
 def _chains(config: VanishingConfig, sizes: ChainSizes, part: Stream, law: str, scale: float) -> Chains:
-    """All functions and scales see the same numbers, x ~ N(0, 1); alpha = 1."""
+    """Draw chains. All functions and scales see the same numbers, x ~ N(0, 1); alpha = 1."""
     stream = generator(config.seed, Purpose.VANISHING, part)
     x_S = torch.randn(sizes.chains, generator=stream, dtype=torch.float64)
     w_SL, b_SL = torch.randn(2, sizes.chains, sizes.depth, generator=stream, dtype=torch.float64)

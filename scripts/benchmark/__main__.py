@@ -1,4 +1,4 @@
-"""How fast a step of training is: bsnn.network, torch.func's vmap, and the engine, against this machine's ceilings.
+"""Time a step of training: bsnn.network, torch.func's vmap and the engine, against this machine's ceilings.
 
     python -m scripts.benchmark                 writes results/bench/<device>.csv and .md; about 20 minutes on 2 cores
     python -m scripts.benchmark --quick         width 100 only, three functions: a minute or two

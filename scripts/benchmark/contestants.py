@@ -1,4 +1,4 @@
-"""What scripts.benchmark times: a step of bsnn.network, of torch.func's vmap and of the engine; and ceilings.
+"""Contestants of scripts.benchmark: a step of bsnn.network, of torch.func's vmap and of the engine; and ceilings.
 
 Imports nothing but bsnn, so that another checkout's engine can be timed by the same code (scripts/benchmark/worker.py).
 """
@@ -77,7 +77,7 @@ def network_step(cell: Cell, device: torch.device) -> Step:
 
 
 def vmap_step(cells: Sequence[Cell], device: torch.device) -> Step:
-    """The same modules stacked by torch.func: what K networks of one function cost without writing anything by hand."""
+    """Stack the same modules by torch.func: what K networks of one function cost without code written by hand."""
     networks = [initial_network(cell, device).train() for cell in cells]
     parameters, buffers = stack_module_state(networks)
     velocity = {name: torch.zeros_like(value) for name, value in parameters.items()}

@@ -35,7 +35,7 @@ class Rival:
         )
 
     def contestant(self, case: Case, like: Contestant, cores: int) -> Contestant:
-        """What `like` does, by the other engine. Replaces the one made before."""
+        """Make the other engine's counterpart of `like`. It replaces the one made before."""
         self._ask({"width": case.width, "batch_norm": case.batch_norm, "function": case.function, "cores": cores})
         return like._replace(name=f"{like.name} of {self.name}", step=lambda: self._ask("step"))
 

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def views(loaded: Results, options: Options, config: TrackingConfig) -> dict[str, ws.Workspace | wr.Report]:
-    """By file name."""
+    """Return all views by file name."""
     synthetic = account.load_synthetic(options.folder)
     verdicts = report.judge(loaded, synthetic)
     built: dict[str, ws.Workspace | wr.Report] = {

@@ -84,7 +84,7 @@ def figures(budget: str, config: TrackingConfig) -> list[Any]:
 
 
 def runs(loaded: Results, dataset: str, config: TrackingConfig) -> list[Any]:
-    """All runs of a dataset, and those of each function: Figure 4 with the runs behind it."""
+    """Show all runs of a dataset, and those of each function: Figure 4 with the runs behind it."""
     budget, label = loaded.budget.name, loaded.datasets[dataset].label
     everything = runs_where(conditions(loaded, dataset), f"{label}, all cells", config, budget, dataset)
     overview = [accuracy(), *gradient_panels()[:1], *final_panels()]

@@ -110,7 +110,7 @@ def gradient_panels() -> list[Any]:
 
 
 def grid_sections(budget: str) -> list[ws.Section]:
-    """For every run of the budget, sweeps included: the end of training against each setting."""
+    """Show the end of training against each setting, for every run of the budget, sweeps included."""
     scatters: list[Any] = [
         wr.ScatterPlot(
             title=f"{label} against {setting}, a point a run",
@@ -185,8 +185,8 @@ def curve(metric: str, title: str, unit: str, spread: Any, log_y: bool | None = 
 
 
 def conditions(loaded: Results, dataset: str | None, **more: Any) -> expr.And:
-    """What all cells of the dataset's part of Table 2 have in common (None can't be asked for); without a dataset, the
-    budget alone."""
+    """Filter by what all cells of the dataset's part of Table 2 share (None can't be asked for); without a dataset, by
+    the budget alone."""
     asked: dict[str, Any] = {"budget": loaded.budget.name}
     if dataset:
         cells = [cell.as_dict() for key, cell in loaded.expected.items() if key.dataset == dataset]
@@ -197,7 +197,7 @@ def conditions(loaded: Results, dataset: str | None, **more: Any) -> expr.And:
 
 
 def colors(records: Iterable[Record], dataset: str | None) -> dict[str, str]:
-    """By run id."""
+    """Return the colour of each run by its id."""
     chosen = [record for record in records if dataset in (None, record["cell"]["dataset"])]
     return {told.id: COLORS[told.config["variant"]] for told in map(of_record, chosen)}
 

@@ -1,4 +1,4 @@
-"""What scripts.gpu.check measures with: states of random numbers, kernels launched layer by layer, seconds."""
+"""Tools of scripts.gpu.check: states of random numbers, kernels launched layer by layer, seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is the engine right on this GPU, and how fast? Numbers, times and a search for the best tile sizes.
+"""Check that the engine is right on this GPU and measure how fast: numbers, times, a search for the best tile sizes.
 
     python -m scripts.gpu.check FOLDER                  a GPU with 24 GB; by estimate under 10 minutes
     python -m scripts.gpu.check FOLDER --rehearse       half a minute on a CPU, at toy sizes: does it run?
@@ -68,7 +68,7 @@ SWEPT = ("tf32x3", "ieee", "bf16x6")
 
 
 class Check:
-    """What was found, written after every row."""
+    """Findings, written after every row."""
 
     def __init__(self, folder: Path, sizes: Sizes, compile_seconds: float, sweep_seconds: float) -> None:
         self.folder, self.sizes = folder, sizes

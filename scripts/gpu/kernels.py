@@ -1,4 +1,4 @@
-"""What the compiler makes of the GPU kernels, and how fast they can be at best. Needs no GPU.
+"""Report what the compiler makes of the GPU kernels, and how fast they can be at best. Needs no GPU.
 
     python -m scripts.gpu.kernels              every shape, card and precision: 354 kernels, 1.5 seconds each
     python -m scripts.gpu.kernels --widths 500 --batches 64      the paper's shape only: 59

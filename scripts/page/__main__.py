@@ -71,7 +71,7 @@ def page(loaded: Results) -> str:
 
 
 def cells(loaded: Results) -> list[tuple[str, list[int], int]]:
-    """For each dataset how many cells of the table have each of STATUSES, and how many runs there are."""
+    """Count for each dataset the table's cells by status, in the order of STATUSES, and its runs."""
     counted = []
     for dataset, config in loaded.datasets.items():
         found = Counter(
@@ -84,7 +84,8 @@ def cells(loaded: Results) -> list[tuple[str, list[int], int]]:
 
 
 def facts(loaded: Results) -> dict[str, str]:
-    """What the page was made from: seeds, commits, devices, versions, dates; in parentheses how many records say so."""
+    """Tell what the page was made from: seeds, commits, devices, versions, dates; in parentheses how many records say
+    so."""
     records = [*loaded.records, *loaded.others]
     seeds = Counter(record["cell"]["seed"] for record in records)
     facts = {
@@ -101,7 +102,7 @@ def facts(loaded: Results) -> dict[str, str]:
 
 
 def _sources(records: Iterable[Record], told: Callable[[dict[str, Any]], str]) -> str:
-    """What is told of the processes that trained, and in parentheses of how many records."""
+    """Join what is told of the processes that trained, and in parentheses of how many records."""
     found = Counter(value for record in records for value in {told(facts) for facts in page_runs.sources(record)})
     return _counts(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 

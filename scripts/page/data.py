@@ -33,7 +33,7 @@ class Curve:
     low: Floats
     high: Floats
     sd: Floats | None
-    """Of accuracies of several seeds."""
+    """Standard deviation of accuracies over several seeds."""
     seeds: int
     lost: str = ""
     """ "seed 1, diverged at step 450" for the curve of one seed that diverged, else empty."""
@@ -94,7 +94,7 @@ def norm_curves(loaded: Results, dataset: str, update: str) -> Iterator[Curve]:
 
 
 def standing(statuses: Collection[str]) -> str:
-    """What became of a cell, from the statuses of its seeds' runs.
+    """Tell what became of a cell from the statuses of its seeds' runs.
 
     ok | partly diverged (some seeds, others ended ok) | unfinished (none has ended ok yet) | diverged | crashed |
     missing
@@ -105,7 +105,7 @@ def standing(statuses: Collection[str]) -> str:
 
 
 def furthest(curves: Iterable[Curve]) -> Curve | None:
-    """Of a cell's curves that of the seeds that ended ok, else that of the unfinished ones that are furthest."""
+    """Choose a cell's curve: that of the seeds that ended ok, else that of the unfinished ones that are furthest."""
     known = [curve for curve in curves if len(curve.x) and not curve.lost]
     return min(known, key=lambda curve: (bool(curve.unfinished), -curve.x[-1]), default=None)
 
@@ -120,7 +120,8 @@ def by_cell(loaded: Results, dataset: str) -> dict[Key, list[Record]]:
 
 
 def _parts(loaded: Results, dataset: str) -> Iterator[Part]:
-    """Of each cell the seeds that ended ok, the unfinished ones that are equally far, and each one that diverged."""
+    """Divide each cell's seeds: those that ended ok, the unfinished ones that are equally far, each one that
+    diverged."""
     for key, records in by_cell(loaded, dataset).items():
         ok = [record["rows"] for record in records if record["status"] == "ok"]
         if ok:

@@ -41,7 +41,7 @@ STATUS_MARKS = {
     "diverged": "x-thin", "partly diverged": "x-thin", "missing": "circle-open", "crashed": "asterisk",
 }  # fmt: skip
 UNEQUAL = "#a85a00"
-"""Of what is not to be compared: an unfinished network's accuracy so far and the paper's after all epochs."""
+"""Colour of what is not to be compared: an unfinished network's accuracy so far and the paper's after all epochs."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Panel:
 
 
 def panels(loaded: Results, dataset: str) -> list[Panel]:
-    """In the page's order."""
+    """Return the panels in the page's order."""
     return [make(loaded, dataset) for make in (accuracy, ratio, final, against, norms)]
 
 
@@ -213,13 +213,13 @@ def _axis(curves: Iterable[Curve]) -> PinnedAxis:
 
 
 def _percent(values: Iterable[Floats]) -> dict[str, Any]:
-    """From 0 to a little above all values, so that accuracies far from 100 % can be told apart, too."""
+    """Choose an axis from 0 to a little above all values, so that accuracies far from 100 % can be told apart, too."""
     top = max((float(np.nanmax(one)) for one in values if len(one) and not np.isnan(one).all()), default=100.0)
     return {"range": [0, min(103.0, 1.12 * top)]}
 
 
 def _span(curves: Iterable[Curve]) -> dict[str, Any]:
-    """The same range of x for all plots of a figure: plotly's own leaves room for marks only where there are some."""
+    """Choose one range of x for all plots of a figure: plotly's own leaves room for marks only where there are some."""
     ends = [end for curve in curves if len(curve.x) for end in (float(curve.x[0]), float(curve.x[-1]))]
     if not ends:
         return {}
@@ -272,7 +272,7 @@ def _add(
 
 
 def _bar(loaded: Results, curve: Curve, split: str, common: dict[str, Any]) -> go.Bar:
-    """Where the curve ends; hatched if it goes on."""
+    """Draw a bar for where the curve ends; hatched if it goes on."""
     key, hue = curve.key, color(loaded, curve.key)
     sd = None if curve.sd is None else float(curve.sd[-1])
     fill = hue if key.gpn else faint(hue, 0.3)
@@ -302,7 +302,7 @@ def _label(drawn: go.Figure, y: float, text: str, told: str, common: dict[str, A
 
 
 def _standing(record: Record) -> str:
-    """What the hover text adds for a run that hasn't ended ok."""
+    """Return what the hover text adds for a run that hasn't ended ok."""
     if record["status"] == UNFINISHED:
         return f", unfinished: {how_far(record)}"
     return "" if record["status"] == "ok" else f", {record['status']}"

@@ -1,4 +1,4 @@
-"""How the review page draws: the house style for plotly, and log axes on which 0, inf and 0/0 have a place."""
+"""Style of the review page: the house style for plotly, and log axes on which 0, inf and 0/0 have a place."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def yes(value: bool) -> str:
 
 
 def meta(key: Key, **switches: str) -> dict[str, str]:
-    """What the page's switches ask of a trace: the cell that it is of; its split or update where it has one."""
+    """Tell the page's switches what a trace shows: its cell, and its split or update where it has one."""
     values = {"gpn": yes(key.gpn), "batch_norm": yes(key.batch_norm), "variant": variant(key)}
     return {"dataset": key.dataset, "activation": key.activation, **values, **switches}
 
@@ -93,18 +93,18 @@ class PinnedAxis:
     """Decades from the values to the first such line, and from that to the next."""
     has_nan: bool
     nan: str = "0/0"
-    """What nan is called: a ratio's is a quotient of two zeros."""
+    """Label of nan: a ratio's is a quotient of two zeros."""
 
     @classmethod
     def over(cls, values: Sequence[Floats]) -> PinnedAxis:
-        """For all values of all arrays; there may be none."""
+        """Make an axis for all values of all arrays; there may be none."""
         found = LogRange.of([*values, np.empty(0)])
         gap = 0.08 * math.log10(found.high / found.low)  # as in LogRange
         return cls(found, gap, any(bool(np.isnan(one).any()) for one in values))
 
     @property
     def undefined(self) -> float:
-        """Where nan is drawn."""
+        """Height at which nan is drawn."""
         return (self.values.ceiling or self.values.high) * 10**self.gap
 
     @property
@@ -117,7 +117,7 @@ class PinnedAxis:
         return self.nan if math.isnan(value) else shown(value)
 
     def place(self, values: Floats) -> Floats:
-        """Where to draw values."""
+        """Return where to draw values."""
         placed: Floats = self.values.place(values)
         placed[np.isnan(placed)] = self.undefined
         return placed

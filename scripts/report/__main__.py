@@ -90,7 +90,7 @@ def judge(loaded: Results, synthetic: Synthetic) -> list[Verdict]:
 
 
 def of_papers_size(figure: Table) -> bool:
-    """Whether the networks of a synthetic figure are the paper's; how often they were drawn is no size."""
+    """Tell whether the networks of a synthetic figure are the paper's; the number of draws is no size."""
     papers = asdict(budgets.load_budget(PAPER).synthetic)
     return all(figure.config.get(name, size) == size for name, size in papers.items() if name != "draws")
 
@@ -132,7 +132,7 @@ def report(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], f
 
 
 def opening(loaded: Results, folder: Path) -> list[str]:
-    """What this budget is, how far it is, and where the paper's own networks are if they aren't here."""
+    """Say what this budget is, how far it is, and where the paper's own networks are if they aren't here."""
     name = loaded.budget.name
     if not budgets.is_papers(name):
         told = PIPELINE.format(sizes=budgets.in_short(name), papers=budgets.in_short(PAPER))
@@ -205,7 +205,7 @@ def claim(verdict: Verdict) -> list[str]:
 
 
 def every_cell(loaded: Results) -> list[str]:
-    """How far each cell is, its gradients and seconds."""
+    """Show how far each cell is, its gradients and seconds."""
     head = [
         "",
         "epoch",

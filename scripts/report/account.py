@@ -1,4 +1,4 @@
-"""What ran and where: the part of the report that counts, and that says where each number comes from."""
+"""Account of what ran and where: the part of the report that counts, and says where each number comes from."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def summary(loaded: Results) -> list[str]:
 
 
 def _continued(loaded: Results) -> list[str]:
-    """Which seeds are missing where others are not, and the command that trains all that isn't finished."""
+    """Say which seeds are missing where others are not, and the command that trains all that isn't finished."""
     seeds = loaded.seeds or [0]
     texts, functions = [], set()
     for seed in seeds:
@@ -136,7 +136,7 @@ def _continued(loaded: Results) -> list[str]:
 
 
 def _other(loaded: Results, record: Record) -> list[str]:
-    """What tells a record apart from the cells of the table, and where it ended."""
+    """Say what tells a record apart from the cells of the table, and where it ended."""
     cell = record["cell"]
     same_data = [expected for expected in loaded.expected.values() if expected.dataset == cell["dataset"]]
     usual = (same_data or list(loaded.expected.values()))[0].as_dict()
@@ -211,8 +211,8 @@ def trained_by(records: Iterable[Record]) -> str:
 
 
 def _disagree(field: str, groups: Sequence[Sequence[tuple[Any, int]]]) -> bool:
-    """Whether a field has several values that could matter; threads only within training or within the figures, which
-    use them differently."""
+    """Tell whether a field has several values that could matter; threads only within training or within the figures,
+    which use them differently."""
     if field == "stack":  # how many cells were trained together: a cell's numbers don't depend on it
         return False
     if field == "threads":
@@ -221,7 +221,7 @@ def _disagree(field: str, groups: Sequence[Sequence[tuple[Any, int]]]) -> bool:
 
 
 def provenance(loaded: Results, synthetic: Synthetic, commands: Sequence[str]) -> dict[str, Any]:
-    """Where everything in the folder comes from: every value found, with the number of records that say so."""
+    """Tell where everything in the folder comes from: every value found, with the number of records that say so."""
     counts = loaded.runs["status"].value_counts()
     return {
         "budget": loaded.budget.name,
@@ -257,13 +257,13 @@ def of_records(records: Iterable[Record]) -> dict[str, list[tuple[Any, int]]]:
 
 
 def distinct(provenances: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Any, int]]]:
-    """For every field of bsnn.results.provenance.collect the values found, commonest first, and how often; versions
-    one by one."""
+    """Return for every field of bsnn.results.provenance.collect the values found, commonest first, and how often;
+    versions one by one."""
     return _counters([facts] for facts in provenances)
 
 
 def _counters(groups: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, list[tuple[Any, int]]]:
-    """The same, with the number of groups in which a value is found."""
+    """Count for every field the groups in which each value is found."""
     counters: dict[str, Counter[str]] = {}
     for group in groups:
         found: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""What the drawings of Figs 1-3 share: reading what experiments.synthetic wrote, and the command line.
+"""Parts that the drawings of Figs 1-3 share: reading what experiments.synthetic wrote, and the command line.
 
     python -m scripts.fig1 results/quick      # likewise fig2, fig3
 

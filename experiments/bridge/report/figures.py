@@ -163,7 +163,7 @@ def fitted(fitted: Table) -> Figure:
 
 
 def _floored(values: pd.Series) -> np.ndarray:
-    """What is rounding is 0."""
+    """Set rounding errors to 0."""
     return np.where(values < 1e-12, 0.0, values)
 
 

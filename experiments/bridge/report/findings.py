@@ -211,7 +211,7 @@ def collapse(fitted: Table) -> str:
 
 
 def _stuck(frame: pd.DataFrame, relu: bool) -> str:
-    """Of the networks that are constant halfway, how many are so at the end."""
+    """Count the networks that are constant halfway, and those of them that are so at the end."""
     flat = frame[((frame.function == "relu") == relu) & (frame.halfway == "constant")]
     return f"{int((flat.outcome == 'constant').sum())} of {len(flat)}"
 

@@ -1,4 +1,4 @@
-"""What the sources imply for trained and for narrow GPN networks, and for Table 2, beside what was measured."""
+"""Statements that the sources imply for trained and for narrow GPN networks, and for Table 2, with their rules."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LEARNS = 10.0  # points of test accuracy gained
 
 
 def growth(frame: pd.DataFrame) -> pd.DataFrame:
-    """Of each trained GPN network: points of test accuracy gained, and by what the last layer's gap between classes
-    grew; by function and seed."""
+    """Return for each trained GPN network the points of test accuracy gained, and by what the last layer's gap between
+    classes grew; by function and seed."""
     gpn = frame[frame.gpn]
     last = gpn[gpn.layer == gpn.layer.max()].set_index(["function", "seed", "trained"])
     before, after = (last.xs(when, level="trained") for when in (False, True))

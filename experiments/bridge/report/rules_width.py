@@ -1,4 +1,4 @@
-"""What the sources imply for random GPN networks, infinitely wide and not, beside what was measured."""
+"""Statements that the sources imply for random GPN networks, infinitely wide and not, with their rules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def critical(meanfield: pd.DataFrame) -> Judged:
 
 
 def largest_gaps(frame: pd.DataFrame) -> pd.DataFrame:
-    """By function, gpn and layer: 1 - rho_max, the least over the layers so far of the largest gap over the pairs."""
+    """Return 1 - rho_max by function, gpn and layer: the least over the layers so far of the largest gap over the
+    pairs."""
     by = ["function", "gpn", "layer"]
     gaps = frame.groupby(by, as_index=False)[["gap"]].max()
     gaps["gap"] = gaps.groupby(["function", "gpn"])["gap"].cummin()

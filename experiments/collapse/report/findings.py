@@ -1,4 +1,4 @@
-"""What experiments.collapse.report reports beyond the paper's claims, from the same tables."""
+"""Findings beyond the paper's claims, from the same tables."""
 
 from __future__ import annotations
 

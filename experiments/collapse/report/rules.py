@@ -1,4 +1,4 @@
-"""What the paper says of trained networks (section 2, Figures 1 to 5, Theorem 4), and how it is judged."""
+"""Statements of the paper on trained networks (section 2, Figures 1 to 5, Theorem 4), with their rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the paper says of how to escape: depth and width, initialisation, remedies; and how it is judged."""
+"""Statements of the paper on ways to escape (depth and width, initialisation, remedies), with their rules."""
 
 from __future__ import annotations
 

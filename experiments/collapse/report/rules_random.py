@@ -1,4 +1,4 @@
-"""What the paper says of random networks (section 3, Theorems 8 to 10, Figure 6A), and how it is judged."""
+"""Statements of the paper on random networks (section 3, Theorems 8 to 10, Figure 6A), with their rules."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FRACTIONS = (
 
 
 def off(table: pd.DataFrame, count: str, total: str, theory: Array) -> Array:
-    """How many of the theory's binomial standard errors each share is off; inf where it must be exact and is not."""
+    """Deviations of shares in the theory's binomial standard errors; inf where a share must be exact and is not."""
     totals = table[total].to_numpy(dtype=np.float64)
     error = share_error(theory, totals)
     gap = table[count].to_numpy(dtype=np.float64) / totals - theory

@@ -1,4 +1,4 @@
-"""What the shrinkage section's statements, figures and findings take from its tables."""
+"""Columns that statements, figures and findings of the shrinkage section take from its tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the shrinkage section found beyond what the source says."""
+"""Findings beyond what the shrinkage paper says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the source says of wide layers (maps, bounds, Figure 1), and the rule by which each statement is judged."""
+"""Statements of the source on wide layers (maps, bounds, Figure 1), with their rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEAR_ONE = 1e-4
 ReLU's next term, of relative size sqrt(1 - rho) 2 sqrt 2 / (3 pi), is 0.3 %."""
 
 ROUNDING = 1e-9
-"""What float64 may leave of an equality between closed forms and quadrature."""
+"""Error of an equality between closed forms and quadrature in float64, at most."""
 
 
 # ---- the map and its phases -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the source says of finite networks: Figure 2 and the rates; and how each statement is judged."""
+"""Statements of the source on finite networks (Figure 2 and the rates), with their rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the source says of chaos, residual networks and skimming (Figures 3 and 4), and how it is judged."""
+"""Statements of the source on chaos, residual networks and skimming (Figures 3 and 4), with their rules."""
 
 from __future__ import annotations
 

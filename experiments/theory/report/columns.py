@@ -1,4 +1,4 @@
-"""What the theory section's statements, findings and figures ask of its tables."""
+"""Columns that statements, findings and figures of the theory section take from its tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 PAPER_ROOTS = {"tanh": "+", "relu": "+", "leaky_relu": "+", "elu": "+", "selu": "+", "gelu": "-"}
-"""Which b Table 1 takes."""
+"""Root for b that Table 1 takes."""
 
 PRINTED_NORMS = np.array([[98.8555, 99.8824], [99.2121, 98.8777], [100.5818, 99.9690]])
 """(||z||, ||f(z)||) as the talk prints them."""

@@ -1,4 +1,4 @@
-"""What the theory section found beyond the sources' statements."""
+"""Findings beyond the sources' statements."""
 
 from __future__ import annotations
 
@@ -145,12 +145,12 @@ def roots(constants: pd.DataFrame, depth: pd.DataFrame, gradient: pd.DataFrame) 
 
 
 def gradient_width(gradient: pd.DataFrame) -> int:
-    """From ||x^(1)|| = sqrt(d)."""
+    """|x^(1)|| = sqrt(d).|Report gradients by width, from ||x^(1)|| = sqrt(d). ||x^(1)|| = sqrt(d)."""
     return round(float(gradient.signal_first.iloc[0]) ** 2)
 
 
 def trained(six: pd.DataFrame) -> str:
-    """What the paper's Table 2 has for GPN functions with gain 1 and below (training accuracy, no batch norm)."""
+    """Quote the paper's Table 2 for GPN functions with gain 1 and below (training accuracy, no batch norm)."""
     table2 = paper.table2()
     gpn = table2[table2.gpn & ~table2.batch_norm]
     marginal = gpn.activation.isin([name for name, root in PAPER_ROOTS.items() if six[GAINS[root]][name] > 1 - 1e-6])

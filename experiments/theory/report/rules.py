@@ -1,4 +1,4 @@
-"""What the paper says of its own mathematics (sections 2.1 to 2.3, appendix), and how each statement is judged."""
+"""Statements of the paper on its own mathematics (sections 2.1 to 2.3, appendix), with their rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from experiments.theory.report.columns import (
 rules = Rules()
 
 ROUNDING = 1e-9
-"""What float64 may leave of an equality after 200 layers, or of a Gaussian integral."""
+"""Error of an equality after 200 layers, or of a Gaussian integral, in float64, at most."""
 
 
 @rules.states(

@@ -1,4 +1,4 @@
-"""What the paper and the talk say of wide layers (the lemmas, Theorems 2 and 3), and how each statement is judged."""
+"""Statements of the paper and the talk on wide layers (the lemmas, Theorems 2 and 3), with their rules."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def lemma_5(lemma5: pd.DataFrame) -> Judged:
 
 
 def moving(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
-    """Those that a change of radius changes by more than rounding: ReLU's slope depends on the sign alone."""
+    """Select rows that a change of radius changes by more than rounding: ReLU's slope depends on the sign alone."""
     for (function, of), rows in frame.groupby(["function", "of"]):
         if rows["mean"].max() > ROUNDING:
             yield (str(function), str(of)), rows

@@ -1,4 +1,4 @@
-"""What the talk and the lecture say of random networks and chains, and how each statement is judged."""
+"""Statements of the talk and the lecture on random networks and chains, with their rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the talk and the paper say of descent and of tricks, and how each statement is judged."""
+"""Statements of the talk and the paper on descent and on tricks, with their rules."""
 
 from __future__ import annotations
 
