@@ -31,6 +31,10 @@ def haar_orthogonal(
     multiply reflections, draw in float32 and cast. dtype and device default to torch's defaults.
 
     Raises ValueError for a shape that isn't (..., n, m) with n, m >= 1, and for another dtype.
+
+    >>> Q = haar_orthogonal(200, 3, 5, dtype=torch.float64)
+    >>> (Q @ Q.mT).allclose(torch.eye(3, dtype=torch.float64))
+    True
     """
     if len(shape) < 2 or min(shape[-2:]) < 1 or min(shape) < 0:
         raise ValueError(f"expected a shape (..., n, m) with n, m >= 1, as in haar_orthogonal(500, 500), found {shape}")

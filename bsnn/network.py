@@ -18,9 +18,10 @@ from bsnn.randomness import device_of
 class Signals(NamedTuple):
     """Signals in the constrained layers l = 1..L in the forward direction, for a batch of B samples.
 
-    x_LBN: inputs x^(l) of the layers and, as entry L, the output x^(L+1); shape (L + 1, B, N)
-    h_LBN: pre-activations, after batch norm where there is one; shape (L, B, N)
-    phi_prime_LBN: phi'(h^(l)), the diagonal of D^(l) in equation (2); shape (L, B, N)
+    Args:
+        x_LBN: inputs x^(l) of the layers and, as entry L, the output x^(L+1); shape (L + 1, B, N).
+        h_LBN: pre-activations, after batch norm where there is one; shape (L, B, N).
+        phi_prime_LBN: phi'(h^(l)), the diagonal of D^(l) in equation (2); shape (L, B, N).
     """
 
     x_LBN: Tensor
@@ -59,6 +60,15 @@ class BSNN(nn.Module):
 
     Raises ValueError for sizes out of range and for an activation that isn't one elementwise, deterministic function,
     TypeError for one that is no module.
+
+    >>> from bsnn import GPN
+    >>> net = BSNN(784, 10, width=100, depth=200, activation=GPN(nn.Tanh()))
+    >>> signals = net.signals(torch.randn(64, 784))
+    >>> squares = signals.x_LBN.square().mean((1, 2))  # of layers 1 to 200 and of the output
+    >>> squares.shape
+    torch.Size([201])
+    >>> bool(squares.max() < 10 * squares.min())
+    True
     """
 
     def __init__(

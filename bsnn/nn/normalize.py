@@ -31,7 +31,8 @@ REPLACED, CONSTRAINED, KEPT = "replaced", "constrained", "kept"
 class Normalization:
     """Record of what `normalize` did. print() shows the table.
 
-    changes: (module, type, action, why) of every layer, in the order of the network.
+    Args:
+        changes: (module, type, action, why) of every layer, in the order of the network.
     """
 
     changes: list[tuple[str, str, str, str]]
