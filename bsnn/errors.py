@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A user's mistake: what was expected, what was found, what to do. Commands print the message alone and exit with
     1."""
