@@ -36,6 +36,14 @@ def test_the_readme_says_what_its_example_gives(root: Path) -> None:
     assert names["signals"].x_LBN.shape == (21, 64, 50)
 
 
+def test_the_examples_of_the_pages_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those in notebooks run when the documentation is built."""
+    for page in (root / "docs").rglob("*.md"):
+        for code in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S):
+            exec(code, {})
+    assert "Gradients keep their scale" in capsys.readouterr().out
+
+
 def test_every_public_name_is_documented_and_shown() -> None:
     for module in (bsnn, nn):
         for name in module.__all__:
