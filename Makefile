@@ -30,7 +30,7 @@ WANDB ?=
 .PHONY: help setup reproduce train data data-bundle offline collect table1 table2 fig1 fig2 fig3 fig4 figures table \
   sweeps sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisation \
   studies theory vanishing shrinkage collapse bridge \
-  page dashboard sync review report bench test check lock clean
+  page dashboard sync review report docs wheel bench test check lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9 -]+):[^#]*## (.*)/  make \1\t\2/' | expand -t 24
@@ -112,6 +112,9 @@ review: page ## without an account: index.html, and W&B's terminal dashboard
 report: $(READY) ## report.md: the claims, tables, figures, what ran and where
 	$(RUN) -m scripts.report $(results)
 
+docs: $(READY) ## the documentation site, site/html/index.html; fails for a broken link or example
+	$(RUN) -m sphinx -W --keep-going --quiet -b html docs site/html
+
 bench: $(READY) ## time a step: bsnn.network, vmap and the engine, into results/bench/
 	$(RUN) -m scripts.benchmark
 
@@ -123,9 +126,12 @@ check: $(READY) ## lint, format and type check
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-lock: $(READY) ## renew requirements.lock from pyproject.toml
+wheel: $(READY) ## dist/bsnn-*.whl: the library, its configs and launchers, without the experiments' commands
+	$(RUN) -m hatchling build -t wheel
+
+lock: $(READY) ## renew requirements.lock from pyproject.toml; KEEP=1: what is in it keeps its version
 	$(VENV)/bin/uv pip compile pyproject.toml --all-extras --generate-hashes --universal --no-emit-index-url \
-	  --no-annotate --upgrade --python-version 3.11 -q -o requirements.lock
+	  --no-annotate $(if $(KEEP),,--upgrade) --python-version 3.11 -q -o requirements.lock
 
 clean: ## remove the environment and the logs; results and data stay
 	rm -rf $(VENV) outputs multirun .pytest_cache .mypy_cache .ruff_cache

@@ -15,25 +15,22 @@ Your own network       normalize: GPN and rows of norm one where it is sound; di
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from bsnn.activations import SigmoidGELU
-from bsnn.gpn import GPN, gaussian_poincare_constants
-from bsnn.haar import haar_orthogonal
-from bsnn.network import BSNN, Signals
-from bsnn.nn import (
-    Diagnosis,
-    Normalization,
-    delta_orthogonal_,
-    diagnose,
-    haar_orthogonal_,
-    normalize,
-    orthogonal,
-    spherical_,
-    unit_rows,
-)
+from bsnn.extras import needs
+
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from bsnn.activations import SigmoidGELU
+    from bsnn.gpn import GPN, gaussian_poincare_constants
+    from bsnn.haar import haar_orthogonal
+    from bsnn.network import BSNN, Signals
+    from bsnn.nn.diagnose import Diagnosis, diagnose
+    from bsnn.nn.init import delta_orthogonal_, haar_orthogonal_, spherical_
+    from bsnn.nn.normalize import Normalization, normalize
+    from bsnn.nn.parametrizations import orthogonal, unit_rows
     from bsnn.training.runner import load_trained
 
 __all__ = [
@@ -56,10 +53,27 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what needs Hydra and pandas only when it is asked for."""
-    if name == "load_trained":
-        from bsnn.training.runner import load_trained
+_MODULES = {
+    "BSNN": "network",
+    "GPN": "gpn",
+    "SigmoidGELU": "activations",
+    "Signals": "network",
+    "gaussian_poincare_constants": "gpn",
+    "haar_orthogonal": "haar",
+    "load_trained": "training.runner",
+}
+"""Modules of the names in __all__ that aren't in bsnn.nn."""
 
-        return load_trained
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for: torch takes seconds, and load_trained needs Hydra."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with needs("experiments", f"bsnn.{name}"):
+        value = getattr(import_module(f"bsnn.{_MODULES.get(name, 'nn')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -19,6 +19,9 @@ class SigmoidGELU(nn.Module):
 
     Hendrycks & Gimpel, "Gaussian error linear units" (2016), section 2. Neither `nn.GELU()` (exact) nor
     `nn.GELU(approximate="tanh")` is this function.
+
+    >>> SigmoidGELU()(torch.tensor([-1.0, 0.0, 1.0]))
+    tensor([-0.1542,  0.0000,  0.8458])
     """
 
     # The equations for (a, b) have two roots (`bsnn.gpn`). Table 1 takes + for the other five functions and - for GELU.

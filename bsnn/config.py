@@ -20,7 +20,12 @@ from bsnn.data.specs import DATASETS
 from bsnn.errors import UserError
 from bsnn.files import user_path
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+_INSTALLED = Path(__file__).resolve().parent / "conf"
+CONF = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parent.parent / "conf"
+"""Hydra's files: in the installed package a part of it, in a checkout beside it."""
+
+TRAIN_COMMAND = ("bsnn-train",) if CONF == _INSTALLED else ("python", "-m", "experiments.train")
+"""The command that trains networks here, as records name it."""
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float64", "tf32")
 INITIALISATIONS = ("orthogonal", "gaussian")

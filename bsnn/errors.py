@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """A mistake of the user. The message says what was expected, what was found and what to do.
 
     Entry points print the message alone and exit with 1.

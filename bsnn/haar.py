@@ -2,10 +2,11 @@
 
 The QR factorisation of a Gaussian matrix gives a Haar-uniform Q if R's diagonal is made positive; as LAPACK returns it,
 Q is not uniform (Mezzadri, "How to generate random matrices from the classical compact groups", Notices AMS, 2007).
-QR builds Q = H_1 H_2 ... D, Householder reflections and then signs. H_k maps the k-th column, as the reflections before
-it left it, to its first axis; those leave it Gaussian, and independent of themselves. So the factorisation can be
-skipped: draw these columns, of n, n - 1, ... entries, directly (Stewart, "The efficient generation of random orthogonal
-matrices", SIAM J. Numer. Anal. 17, 1980). What remains is multiplying reflections, half of the work of QR.
+QR builds Q = H_1 H_2 ... D from Householder reflections H_k and signs D. The first k - 1 reflections are applied to the
+k-th column before H_k is made, which maps the column to its first axis. They leave this column Gaussian, and it is
+independent of them. So the factorisation can be skipped: the columns, of n, n - 1, ... entries, are drawn directly
+(Stewart, "The efficient generation of random orthogonal matrices", SIAM J. Numer. Anal. 17, 1980). The reflections are
+then multiplied, which is half of the work of QR.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ def haar_orthogonal(
     multiply reflections, draw in float32 and cast. dtype and device default to torch's defaults.
 
     Raises ValueError for a shape that isn't (..., n, m) with n, m >= 1, and for another dtype.
+
+    >>> Q = haar_orthogonal(200, 3, 5, dtype=torch.float64)
+    >>> (Q @ Q.mT).allclose(torch.eye(3, dtype=torch.float64))
+    True
     """
     if len(shape) < 2 or min(shape[-2:]) < 1 or min(shape) < 0:
         raise ValueError(f"expected a shape (..., n, m) with n, m >= 1, as in haar_orthogonal(500, 500), found {shape}")

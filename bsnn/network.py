@@ -16,11 +16,12 @@ from bsnn.randomness import device_of
 
 
 class Signals(NamedTuple):
-    """Signals of the constrained layers l = 1..L in the forward direction, for a batch of B samples.
+    """Signals in the constrained layers l = 1..L in the forward direction, for a batch of B samples.
 
-    x_LBN: inputs x^(l) of the layers and, as entry L, the output x^(L+1); shape (L + 1, B, N)
-    h_LBN: pre-activations, after batch norm where there is one; shape (L, B, N)
-    phi_prime_LBN: phi'(h^(l)), the diagonal of D^(l) in equation (2); shape (L, B, N)
+    Args:
+        x_LBN: inputs x^(l) of the layers and, as entry L, the output x^(L+1); shape (L + 1, B, N).
+        h_LBN: pre-activations, after batch norm where there is one; shape (L, B, N).
+        phi_prime_LBN: phi'(h^(l)), the diagonal of D^(l) in equation (2); shape (L, B, N).
     """
 
     x_LBN: Tensor
@@ -49,8 +50,8 @@ class BSNN(nn.Module):
         activation: phi, any elementwise module, say ``GPN(nn.Tanh())``. One module serves every layer, moved to
             `device` and `dtype` with the other parameters. Default: Tanh.
         batch_norm: normalise h over the batch.
-        initialisation: of V. "orthogonal": as above. "gaussian": rows are independent and uniform on the sphere, as
-            when the rows of a Gaussian matrix are normalised. A and B stay as they are.
+        initialisation: of V: "orthogonal", as above, or "gaussian": rows independent and uniform on the sphere, what a
+            Gaussian matrix becomes when its rows are normalised. A and B stay as they are.
         generator: a CPU generator; the same one gives the same initial weights on every device. They are drawn in
             float64 and rounded to `dtype`, so that runs in two precisions start from the same network.
 
@@ -59,6 +60,15 @@ class BSNN(nn.Module):
 
     Raises ValueError for sizes out of range and for an activation that isn't one elementwise, deterministic function,
     TypeError for one that is no module.
+
+    >>> from bsnn import GPN
+    >>> net = BSNN(784, 10, width=100, depth=200, activation=GPN(nn.Tanh()))
+    >>> signals = net.signals(torch.randn(64, 784))
+    >>> squares = signals.x_LBN.square().mean((1, 2))  # of layers 1 to 200 and of the output
+    >>> squares.shape
+    torch.Size([201])
+    >>> bool(squares.max() < 10 * squares.min())
+    True
     """
 
     def __init__(

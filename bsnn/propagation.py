@@ -29,9 +29,9 @@ from torch import Tensor
 
 from bsnn.activations import value_and_slope
 from bsnn.haar import haar_orthogonal
+from bsnn.quadrature import Phi
 from bsnn.randomness import Purpose, generator
 
-Activation = Callable[[Tensor], Tensor]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -106,7 +106,7 @@ class Profile:
     batch_gradient: Tensor
 
 
-def forward(phi: Activation, drawn: Draw) -> Iterator[tuple[Tensor, Tensor]]:
+def forward(phi: Phi, drawn: Draw) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield x^(l) and phi'(h^(l)) for l = 1..L, both of shape (B, N)."""
     x_BN = drawn.input
     for W_NN in drawn.weights:
@@ -115,7 +115,7 @@ def forward(phi: Activation, drawn: Draw) -> Iterator[tuple[Tensor, Tensor]]:
         x_BN = following_BN
 
 
-def propagate(phi: Activation, drawn: Draw) -> Profile:
+def propagate(phi: Phi, drawn: Draw) -> Profile:
     """Go forward and backward through all layers. Holds x and phi' of every layer: 2 L B N numbers beside the draw."""
     layers = list(forward(phi, drawn))
     width = drawn.input.shape[1]
@@ -184,7 +184,7 @@ class SlopeHistogram:
         return [int(count) for count in self._counts[1:-1]]
 
 
-def slope_histogram(phi: Activation, drawn: Draw, left: float, bin_width: float, bins: int) -> SlopeHistogram:
+def slope_histogram(phi: Phi, drawn: Draw, left: float, bin_width: float, bins: int) -> SlopeHistogram:
     """Count phi'(h_i^(l)) over all N units, L layers and B samples of a draw: L B N values."""
     histogram = SlopeHistogram(left, bin_width, bins)
     for _, slope_BN in forward(phi, drawn):

@@ -36,11 +36,12 @@ from omegaconf import DictConfig, OmegaConf
 from bsnn.config import CONF, SyntheticConfig, checked, register
 from bsnn.errors import UserError
 from bsnn.gpn import GPN
+from bsnn.launch import entry
 from bsnn.modules import build
-from bsnn.propagation import Activation, Draw, draw, each, propagate, ratio, slope_histogram
-from bsnn.quadrature import float64_phi
+from bsnn.propagation import Draw, draw, each, propagate, ratio, slope_histogram
+from bsnn.quadrature import Phi, float64_phi
 from bsnn.results import provenance
-from experiments import constants, entry, places
+from experiments import constants, places
 from experiments.units import Row, Work, compute, threads_for
 
 PROTOCOL_VERSION = 1  # raise it when the code begins to compute other numbers from the same settings
@@ -54,16 +55,16 @@ class Figure:
     columns: tuple[str, ...]  # after draw, width, function, gpn
     versions: tuple[bool, ...]  # False: phi, True: its GPN version
     dtype: torch.dtype
-    measure: Callable[[Activation, Draw], list[Row]]  # the rows of one function on one draw
+    measure: Callable[[Phi, Draw], list[Row]]  # the rows of one function on one draw
 
 
-def fig1(phi: Activation, drawn: Draw) -> list[Row]:
+def fig1(phi: Phi, drawn: Draw) -> list[Row]:
     profile = propagate(phi, drawn)
     norms = zip(*(getattr(profile, name).tolist() for name in NORMS), strict=True)
     return [[layer, *values] for layer, values in enumerate(norms, start=1)]
 
 
-def fig2(phi: Activation, drawn: Draw) -> list[Row]:
+def fig2(phi: Phi, drawn: Draw) -> list[Row]:
     histogram = slope_histogram(phi, drawn, FIRST_CENTRE - BIN_WIDTH / 2, BIN_WIDTH, BINS)
     edges = [round(FIRST_CENTRE + (k - 0.5) * BIN_WIDTH, 6) for k in range(BINS + 1)]
     counts = [histogram.below, *histogram.counts, histogram.above]
@@ -71,7 +72,7 @@ def fig2(phi: Activation, drawn: Draw) -> list[Row]:
     return [[left, right, count, count / sum(counts)] for left, right, count in bins]
 
 
-def fig3(phi: Activation, drawn: Draw) -> list[Row]:
+def fig3(phi: Phi, drawn: Draw) -> list[Row]:
     profile = propagate(phi, drawn)
     return [[ratio(profile.gradient_mean), ratio(profile.batch_gradient)]]
 
@@ -130,12 +131,12 @@ class Experiment:
         """List the units, draws outermost: an interrupted Fig. 3 has whole curves of the first draws."""
         return [(index, width) for index in range(self.draws) for width in self.widths]
 
-    def functions(self) -> dict[tuple[str, bool], Activation]:
+    def functions(self) -> dict[tuple[str, bool], Phi]:
         return {
             (name, gpn): self._activation(name, gpn) for gpn in self.figure.versions for name in self.config.activations
         }
 
-    def rows(self, unit: tuple[Any, ...], functions: dict[tuple[str, bool], Activation]) -> list[Row]:
+    def rows(self, unit: tuple[Any, ...], functions: dict[tuple[str, bool], Phi]) -> list[Row]:
         """Compute the rows of one unit, (draw, width). All functions see the same input, error and weights."""
         index, width = unit
         config, figure = self.config, self.figure
@@ -143,7 +144,7 @@ class Experiment:
         measured = each(lambda phi: figure.measure(phi, drawn), functions.values(), self.workers)
         return [[name, gpn, *row] for (name, gpn), rows in zip(functions, measured, strict=True) for row in rows]
 
-    def _activation(self, name: str, gpn: bool) -> Activation:
+    def _activation(self, name: str, gpn: bool) -> Phi:
         settings = self.config.activations[name]
         try:
             phi = build(settings.module, trusted=True)

@@ -137,6 +137,8 @@ def _records(archive: Path) -> Iterator[Found]:
                 if not isinstance(record, dict) or record.get("schema") != SCHEMA:
                     raise UserError(f"{where}: expected a record of schema {SCHEMA}, found something else.")
                 yield Found(where, match["budget"], match["id"], content, record)
+    except UserError:
+        raise
     except (OSError, EOFError, lzma.LZMAError, tarfile.TarError, ValueError) as error:
         raise UserError(f"{archive}: expected an archive of `python -m scripts.pack`, found none ({error}).") from error
 

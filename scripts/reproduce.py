@@ -34,13 +34,13 @@ from bsnn.cell import Cell
 from bsnn.config import CONF, TrainConfig, checked, register
 from bsnn.errors import UserError
 from bsnn.launch import on_gpus
+from bsnn.launch.entry import MORE_TO_DO
 from bsnn.results import cli
 from bsnn.results.budgets import load_budget, table_configs
 from bsnn.results.provenance import choose_device
 from bsnn.results.records import run_dir
 from bsnn.training import costs
 from bsnn.training.cellrun import goal, stored
-from experiments.entry import MORE_TO_DO
 
 STARTED = time.time()
 CHOICES = ("dataset", "activation", "gpn", "batch_norm")

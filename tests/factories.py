@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from bsnn import paper
 from bsnn.cell import Cell
 from bsnn.results.budgets import Key, table_configs
-from bsnn.results.claims import CHANCE
+from bsnn.results.claims import CHANCE, claims
 from bsnn.results.grid import runs_of
 from bsnn.results.metrics import Row
 from bsnn.results.records import Record, run_dir, write_record
+from bsnn.results.rules import Networks
+from bsnn.results.verdicts import Verdict
 from bsnn.training.planning import steps_per_epoch
 
 CLOCK_AND_ORIGIN = ("started", "finished", "seconds", "provenance", "segments")
@@ -194,3 +197,8 @@ def write_smoke_grid(results_dir: Path) -> Path:
     stale = make_record(cell.with_seed(5), "smoke", hash="0" * 64)
     write(results_dir, stale)
     return results_dir / "smoke"
+
+
+def trained_claims(history: pd.DataFrame, depth: int = 200, papers_size: bool = True) -> list[Verdict]:
+    """Judge claims 1 to 4."""
+    return claims.judged({"history": Networks(history, depth, papers_size)})

@@ -13,6 +13,7 @@ from bsnn.config import CONF, SyntheticConfig, TrainConfig, checked
 from bsnn.data import DATASETS
 from bsnn.errors import UserError
 from bsnn.gpn import GPN
+from bsnn.paper import LABELS
 
 
 def config(*overrides: str) -> TrainConfig:
@@ -106,7 +107,10 @@ def test_an_activation_that_is_no_elementwise_function_is_a_users_mistake(module
         wrong.make_activation()
 
 
-def test_every_dataset_and_budget_file() -> None:
+def test_every_dataset_budget_and_function_file() -> None:
+    for name, label in LABELS.items():
+        activation = config(f"activation={name}").activation
+        assert (activation.name, activation.label) == (name, label)
     assert names("dataset") == sorted(DATASETS)
     for name in names("dataset"):
         dataset = config(f"dataset={name}").dataset

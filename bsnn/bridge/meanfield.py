@@ -16,7 +16,7 @@ Correlations are held as gaps, 1 - rho, which keep their digits near rho = 1. Sh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,11 +24,9 @@ from torch import Tensor
 
 from bsnn.activations import value_and_slope
 from bsnn.panels import breaks, first_edges
-from bsnn.quadrature import checked_value_and_slope, gaussian_moments, on_cpu, root_density
+from bsnn.quadrature import Phi, checked_value_and_slope, gaussian_moments, on_cpu, root_density
 from bsnn.shrinkage.covariance import Covariance, covariance_of, distances
 from bsnn.theory.hermite import linearisation_error
-
-Phi = Callable[[Tensor], Tensor]
 
 SEEN = 1e-7
 """Least jump of phi' sqrt(density) that counts."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from bsnn.haar import haar_orthogonal
-from bsnn.propagation import Activation
+from bsnn.quadrature import Phi
 from bsnn.randomness import device_of
 
 LAWS = ("haar", "rows", "gaussian")
@@ -67,7 +67,7 @@ def correlated_inputs(width: int, rho: list[float], generator: torch.Generator |
     return math.sqrt(width) * torch.cat([first_N, pairs_RN])
 
 
-def pre_activations(phi: Activation, x_BN: Tensor, weights: Iterator[Tensor]) -> Iterator[Tensor]:
+def pre_activations(phi: Phi, x_BN: Tensor, weights: Iterator[Tensor]) -> Iterator[Tensor]:
     """Yield h = W x of layer 1, 2, ... for all given weights; leading dimensions are broadcast (networks)."""
     for W_NN in weights:
         h_BN = x_BN @ W_NN.mT

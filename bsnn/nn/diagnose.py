@@ -21,9 +21,12 @@ if TYPE_CHECKING:  # imported when they are used: pandas and matplotlib take lon
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """The measurements of `diagnose`. print() shows the verdict and the table.
+    """Measurements of `diagnose`. print() shows the verdict and the table.
 
-    loss: the loss. calls: a mapping for each call of a layer, the rows of `table`.
+    Args:
+        network: its class.
+        loss: the loss.
+        calls: a mapping for each call of a layer, the rows of `table`.
     """
 
     network: str

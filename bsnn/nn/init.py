@@ -62,6 +62,7 @@ def delta_orthogonal_(
     >>> conv(x).norm().allclose(x.norm())
     True
     """
+    _check(tensor, "delta_orthogonal_")
     if not 3 <= tensor.dim() <= 5:
         raise ValueError(
             f"delta_orthogonal_: expected a convolution's weight (out, in / groups, *kernel) with one to three kernel "
@@ -104,7 +105,15 @@ def _haar(tensor: Tensor, n: int, m: int, generator: torch.Generator | None) -> 
     return haar_orthogonal(n, m, generator=generator, dtype=torch.float64, device=device)
 
 
+def _check(tensor: Tensor, caller: str) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{caller}: expected a tensor to fill, found {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{caller}: expected a tensor of floating point numbers to fill, found {tensor.dtype}")
+
+
 def _matrix_shape(tensor: Tensor, caller: str) -> tuple[int, int]:
+    _check(tensor, caller)
     if tensor.dim() < 2 or tensor.numel() == 0:
         raise ValueError(
             f"{caller}: expected a weight with at least two axes, (out, in, ...), and entries, found shape "

@@ -29,9 +29,10 @@ REPLACED, CONSTRAINED, KEPT = "replaced", "constrained", "kept"
 
 @dataclass
 class Normalization:
-    """The changes that `normalize` made. print() shows the table.
+    """Record of what `normalize` did. print() shows the table.
 
-    changes: (module, type, action, why) of every layer, in the order of the network.
+    Args:
+        changes: (module, type, action, why) of every layer, in the order of the network.
     """
 
     changes: list[tuple[str, str, str, str]]

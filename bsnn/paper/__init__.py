@@ -8,8 +8,11 @@ import pandas as pd
 
 FOLDER = Path(__file__).parent
 
-ACTIVATIONS = ("tanh", "relu", "leaky_relu", "elu", "selu", "gelu")
-"""The rows of Table 2 in the paper's order, by the names in conf/activation/."""
+LABELS = {"tanh": "Tanh", "relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU", "selu": "SELU", "gelu": "GELU"}
+"""The paper's spelling of its functions, by the names in conf/activation/."""
+
+ACTIVATIONS = tuple(LABELS)
+"""The rows of Table 2 in the paper's order."""
 
 DATASETS = ("mnist", "cifar10")
 """The columns of Table 2 in the paper's order, by the names in conf/dataset/."""

@@ -1,4 +1,4 @@
-"""What the paper claims of trained networks (section 3.2, Table 2), and the rule by which each claim is judged.
+"""Claims of the paper on trained networks (section 3.2, Table 2), each with the rule by which it is judged.
 
 The thresholds below were fixed before the results they judge existed. Claims of Figs 1-3, which need no training, are
 in bsnn.results.claims_synthetic; how checks become a verdict, in bsnn.results.verdicts. A training that diverged counts
@@ -28,8 +28,9 @@ from bsnn.data import DATASETS
 from bsnn.results.budgets import PAPER, Key, table_configs
 from bsnn.results.equal_epochs import after, at_equal_epochs, final
 from bsnn.results.grid import RUN_COLUMNS, epochs_of, runs_of, worst
+from bsnn.results.rules import Claims
 from bsnn.results.statistics import Estimate, binomial_se, difference_in_se, estimate
-from bsnn.results.verdicts import Check, Part, Verdict, of_smaller_networks
+from bsnn.results.verdicts import Check, Part
 
 CHANCE = {
     ("mnist", "train"): 100 * 6742 / 60_000,  # the share of ones
@@ -68,21 +69,8 @@ STABLE_DRIFT = 10.0
 UNTRAINABLE = ("relu", "leaky_relu", "gelu")
 UNHURT = ("elu", "selu")
 
-
-def trained_claims(history: pd.DataFrame, depth: int, papers_size: bool = True) -> list[Verdict]:
-    """Judge claims 1 to 4.
-
-    Args:
-        history: of the networks (see bsnn.results.grid.history).
-        depth: how many constrained layers they have.
-        papers_size: whether they have the paper's size and are to be trained as long as the paper's.
-    """
-    judges = (untrainable_without_gpn, gpn_raises, batch_norm_explodes, gpn_is_stable)
-    verdicts = [judge(history) if papers_size else of_smaller_networks(judge(history)) for judge in judges]
-    if depth < paper.DEPTH:
-        reason = f"the claim is about networks of {paper.DEPTH} layers, these have {depth}"
-        return [replace(verdict, not_tested_because=reason) for verdict in verdicts]
-    return verdicts
+claims = Claims()
+"""Judged on `history`, see bsnn.results.grid.history."""
 
 
 def paper_runs() -> pd.DataFrame:
@@ -97,7 +85,13 @@ def paper_runs() -> pd.DataFrame:
     return runs.reindex(columns=RUN_COLUMNS)
 
 
-def untrainable_without_gpn(history: pd.DataFrame) -> Verdict:
+@claims.states(
+    1,
+    "Plain ReLU, LeakyReLU and GELU networks are untrainable at depth 200; their GPN versions train.",
+    rule="A network trains if its last test accuracy exceeds both chance (the best constant answer) and its accuracy "
+    f"before training by more than {TRAINED_SE:g} standard errors of the difference. Without batch norm.",
+)
+def untrainable_without_gpn(history: pd.DataFrame) -> list[Part]:
     plain: list[Check] = []
     normalised: list[Check] = []
     for dataset in paper.DATASETS:
@@ -110,16 +104,16 @@ def untrainable_without_gpn(history: pd.DataFrame) -> Verdict:
                 required = f"{'above' if gpn else 'not above'} the bar"
                 name = subject(dataset, activation, gpn, False)
                 checks.append(_compared(Check(name, measured, required, holds), of_one))
-    return Verdict(
-        1,
-        "Plain ReLU, LeakyReLU and GELU networks are untrainable at depth 200; their GPN versions train.",
-        "A network trains if its last test accuracy exceeds both chance (the best constant answer) and its accuracy "
-        f"before training by more than {TRAINED_SE:g} standard errors of the difference. Without batch norm.",
-        [Part("plain: does not train", plain), Part("GPN: trains", normalised)],
-    )
+    return [Part("plain: does not train", plain), Part("GPN: trains", normalised)]
 
 
-def gpn_raises(history: pd.DataFrame) -> Verdict:
+@claims.states(
+    2,
+    "GPN raises training accuracy for every function; test accuracy not always.",
+    rule=f"Raised: the GPN version's last accuracy is more than {RAISED_SE:g} combined standard errors above the plain "
+    "one's. Not always: in at least one pair test accuracy falls by more than that. Without batch norm.",
+)
+def gpn_raises(history: pd.DataFrame) -> list[Part]:
     raised: list[Check] = []
     fallen: list[str] = []
     compared: list[pd.DataFrame] = []
@@ -150,16 +144,20 @@ def gpn_raises(history: pd.DataFrame) -> Verdict:
         after=", ".join(dict.fromkeys(after(rows) for rows in compared)),
         settled=falls_for_good or (len(compared) == pairs and all(final(rows) for rows in compared)),
     )
-    return Verdict(
-        2,
-        "GPN raises training accuracy for every function; test accuracy not always.",
-        f"Raised: the GPN version's last accuracy is more than {RAISED_SE:g} combined standard errors above the plain "
-        "one's. Not always: in at least one pair test accuracy falls by more than that. Without batch norm.",
-        [Part("training accuracy is raised", raised), Part("test accuracy falls somewhere", [not_always])],
-    )
+    return [Part("training accuracy is raised", raised), Part("test accuracy falls somewhere", [not_always])]
 
 
-def batch_norm_explodes(history: pd.DataFrame) -> Verdict:
+@claims.states(
+    3,
+    "Batch norm makes gradients explode with every function, and hurts all but ELU and SELU.",
+    rule=f"Explode: in the first update the largest layer gradient is more than {EXPLODED:g} times the smallest, and "
+    f"gradients grow towards the input (rank correlation with the layer < {EXPLODED_TREND:g}). The first update, "
+    "because a row that has received a huge gradient becomes long, which by itself shrinks its later gradients. "
+    f"Hurt: test accuracy more than {HURT_SE:g} combined standard errors below that without batch norm. Where "
+    "neither network trains (claim 1) nothing can be hurt; where only the one with batch norm does, it does not "
+    "hurt.",
+)
+def batch_norm_explodes(history: pd.DataFrame) -> list[Part]:
     explodes: list[Check] = []
     hurts: list[Check] = []
     spares: list[Check] = []
@@ -168,21 +166,11 @@ def batch_norm_explodes(history: pd.DataFrame) -> Verdict:
             for gpn in (False, True):
                 explodes.append(_explodes(history, dataset, activation, gpn))
                 (spares if activation in UNHURT else hurts).append(_hurts(history, dataset, activation, gpn))
-    return Verdict(
-        3,
-        "Batch norm makes gradients explode with every function, and hurts all but ELU and SELU.",
-        f"Explode: in the first update the largest layer gradient is more than {EXPLODED:g} times the smallest, and "
-        f"gradients grow towards the input (rank correlation with the layer < {EXPLODED_TREND:g}). The first update, "
-        "because a row that has received a huge gradient becomes long, which by itself shrinks its later gradients. "
-        f"Hurt: test accuracy more than {HURT_SE:g} combined standard errors below that without batch norm. Where "
-        "neither network trains (claim 1) nothing can be hurt; where only the one with batch norm does, it does not "
-        "hurt.",
-        [
-            Part("gradients explode", explodes),
-            Part("hurts Tanh, ReLU, LeakyReLU, GELU", hurts),
-            Part("does not hurt ELU, SELU", spares),
-        ],
-    )
+    return [
+        Part("gradients explode", explodes),
+        Part("hurts Tanh, ReLU, LeakyReLU, GELU", hurts),
+        Part("does not hurt ELU, SELU", spares),
+    ]
 
 
 def _explodes(history: pd.DataFrame, dataset: str, activation: str, gpn: bool) -> Check:
@@ -197,7 +185,7 @@ def _explodes(history: pd.DataFrame, dataset: str, activation: str, gpn: bool) -
 
 
 def _hurts(history: pd.DataFrame, dataset: str, activation: str, gpn: bool) -> Check:
-    """Whether batch norm hurts, or for `UNHURT` whether it doesn't."""
+    """Check that batch norm hurts, or for `UNHURT` that it doesn't."""
     name, spare = subject(dataset, activation, gpn), activation in UNHURT
     required = f"not below {-HURT_SE:+g} SE" if spare else f"below {-HURT_SE:+g} SE"
     rows = at_equal_epochs(runs_of(history, dataset, activation, gpn))
@@ -212,7 +200,14 @@ def _hurts(history: pd.DataFrame, dataset: str, activation: str, gpn: bool) -> C
     return _compared(Check(name, measured, required, (distance < -HURT_SE) != spare), rows)
 
 
-def gpn_is_stable(history: pd.DataFrame) -> Verdict:
+@claims.states(
+    4,
+    "GPN without batch norm keeps the gradient ratio small and stable all through training.",
+    rule=f"max_l / min_l of ||dE/dV_l||_F: its median in every interval between evaluations is at most {STABLE:g}, and "
+    f"that of the last interval is within a factor {STABLE_DRIFT:g} of that of the first. With several seeds the "
+    "worst counts.",
+)
+def gpn_is_stable(history: pd.DataFrame) -> list[Part]:
     checks = []
     for dataset in paper.DATASETS:
         for activation in paper.ACTIVATIONS:
@@ -234,18 +229,12 @@ def gpn_is_stable(history: pd.DataFrame) -> Verdict:
             holds = small and bool(drift <= STABLE_DRIFT)
             settled = not small or final(chosen)
             checks.append(Check(name, measured, required, holds, after=after(chosen), settled=settled))
-    return Verdict(
-        4,
-        "GPN without batch norm keeps the gradient ratio small and stable all through training.",
-        f"max_l / min_l of ||dE/dV_l||_F: its median in every interval between evaluations is at most {STABLE:g}, and "
-        f"that of the last interval is within a factor {STABLE_DRIFT:g} of that of the first. With several seeds the "
-        "worst counts.",
-        [Part("small and stable", checks)],
-    )
+    return [Part("small and stable", checks)]
 
 
 def trains(rows: pd.DataFrame, dataset: str) -> tuple[bool | None, str]:
-    """Whether a network trains (None: no data), and the numbers in words; `rows` of one network, at one epoch."""
+    """Tell whether a network trains (None: no data), with the numbers in words; `rows` are one network's, at one
+    epoch."""
     reached = accuracy(rows, dataset, "test")
     if reached is None:
         return None, "no data"

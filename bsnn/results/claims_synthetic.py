@@ -1,4 +1,4 @@
-"""What the paper claims of random networks (section 3.1, Figs 1-3), and the rule by which each claim is judged.
+"""Claims of the paper on random networks (section 3.1, Figs 1-3), each with the rule by which it is judged.
 
 The frames are those of results/<budget>/fig<k>.csv, whose columns experiments/synthetic.py defines. The thresholds were
 fixed before the figures were computed. Nothing is trained: at the paper's size every answer is final.
@@ -12,8 +12,9 @@ import pandas as pd
 
 from bsnn import paper
 from bsnn.results.claims import STABLE
+from bsnn.results.rules import Claims
 from bsnn.results.statistics import rank_correlation
-from bsnn.results.verdicts import Check, Part, Verdict, of_smaller_networks
+from bsnn.results.verdicts import Check, Part
 
 SIGNAL_LOST = 0.1
 """||x^(L)||_2 / sqrt(d) below which the signal has gone to 0; the input has 1. There Tanh differs from the identity by
@@ -30,24 +31,17 @@ WIDTH_TREND = -0.8
 """Spearman's correlation of mean ratio and width up to which the ratio falls with width. For seven widths one-sided
 p = 0.02; it leaves room for one or two neighbours out of order."""
 
-CLAIM_5 = "Plain Tanh is stable only because it goes linear (x^(l) -> 0)."
-RULE_5 = (
-    f"Stable: gradient norms (mean over samples) within a factor {STABLE:g} over the layers. Goes linear: at the last "
-    f"layer ||x||/sqrt(d) < {SIGNAL_LOST:g}, and at least {LINEAR_SHARE:.0%} of phi'(h), over all layers, within "
-    f"{NEAR_ONE:g} of 1. The GPN functions must do neither. A coincidence is tested, not that it is the cause."
-)
-CLAIM_6 = "The wider the network, the more equal the gradient norms (Fig. 3)."
-RULE_6 = (
-    "For every GPN function the mean over draws of max_l / min_l is smaller at the largest width than at the "
-    f"smallest, and its rank correlation with the width is at most {WIDTH_TREND:g}."
-)
+claims = Claims()
 
 
-def tanh_goes_linear(
-    fig1: pd.DataFrame | None, fig2: pd.DataFrame | None, depth: int = paper.DEPTH, papers_size: bool = True
-) -> Verdict:
-    if depth < paper.DEPTH:
-        return _too_shallow(5, CLAIM_5, RULE_5, depth)
+@claims.states(
+    5,
+    "Plain Tanh is stable only because it goes linear (x^(l) -> 0).",
+    rule=f"Stable: gradient norms (mean over samples) within a factor {STABLE:g} over the layers. Goes linear: at the "
+    f"last layer ||x||/sqrt(d) < {SIGNAL_LOST:g}, and at least {LINEAR_SHARE:.0%} of phi'(h), over all layers, within "
+    f"{NEAR_ONE:g} of 1. The GPN functions must do neither. A coincidence is tested, not that it is the cause.",
+)
+def tanh_goes_linear(fig1: pd.DataFrame | None, fig2: pd.DataFrame | None) -> list[Part]:
     stable, linear, nonlinear = [], [], []
     ratio = _gradient_ratio(fig1, "tanh", False)
     stable.append(_check("tanh: max/min gradient", ratio, f"<= {STABLE:g}", lambda value: value <= STABLE))
@@ -72,18 +66,20 @@ def tanh_goes_linear(
                     f"{name}: share of phi' near 1", share, f">= {LINEAR_SHARE:g}", lambda value: value >= LINEAR_SHARE
                 )
             )
-    parts = [
+    return [
         Part("plain Tanh is stable", stable),
         Part("plain Tanh goes linear", linear),
         Part("the GPN functions do not", nonlinear),
     ]
-    verdict = Verdict(5, CLAIM_5, RULE_5, parts)
-    return verdict if papers_size else of_smaller_networks(verdict)
 
 
-def wider_is_more_equal(fig3: pd.DataFrame | None, depth: int = paper.DEPTH, papers_size: bool = True) -> Verdict:
-    if depth < paper.DEPTH:
-        return _too_shallow(6, CLAIM_6, RULE_6, depth)
+@claims.states(
+    6,
+    "The wider the network, the more equal the gradient norms (Fig. 3).",
+    rule="For every GPN function the mean over draws of max_l / min_l is smaller at the largest width than at the "
+    f"smallest, and its rank correlation with the width is at most {WIDTH_TREND:g}.",
+)
+def wider_is_more_equal(fig3: pd.DataFrame | None) -> list[Part]:
     checks = []
     for activation in paper.ACTIVATIONS:
         name, required = f"{activation}-GPN", f"falls, trend <= {WIDTH_TREND:g}"
@@ -99,8 +95,7 @@ def wider_is_more_equal(fig3: pd.DataFrame | None, depth: int = paper.DEPTH, pap
             f"(n = {chosen.groupby('width').size().min()} draws)"
         )
         checks.append(Check(name, measured, required, bool(last < first and trend <= WIDTH_TREND)))
-    verdict = Verdict(6, CLAIM_6, RULE_6, [Part("the ratio falls with width", checks)])
-    return verdict if papers_size else of_smaller_networks(verdict)
+    return [Part("the ratio falls with width", checks)]
 
 
 def share_near_one(fig2: pd.DataFrame | None, activation: str, gpn: bool) -> float | None:
@@ -137,8 +132,3 @@ def _check(subject: str, value: float | None, required: str, rule: Callable[[flo
     if value is None:
         return Check(subject, "no data", required, None)
     return Check(subject, f"{value:.3g}", required, rule(value))
-
-
-def _too_shallow(number: int, claim: str, rule: str, depth: int) -> Verdict:
-    reason = f"the claim is about networks of {paper.DEPTH} layers, these have {depth}"
-    return Verdict(number, claim, rule, not_tested_because=reason)

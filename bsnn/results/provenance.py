@@ -20,7 +20,7 @@ from bsnn.errors import UserError
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent.parent
-PACKAGES = ("torch", "torchvision", "triton", "hydra-core", "wandb", "numpy", "scipy", "pandas", "matplotlib")
+PACKAGES = ("bsnn", "torch", "torchvision", "triton", "hydra-core", "wandb", "numpy", "scipy", "pandas", "matplotlib")
 
 
 def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def _source() -> tuple[str | None, bool | None]:
         return _running[ROOT]
     try:
         if not _is_checkout():
-            _warn(f"{ROOT} is no git checkout: the record won't say which code it comes from")
+            _warn(f"{ROOT} is no git checkout: the record says bsnn's version, not which commit it comes from")
             return None, None
         # Files count also if the user has told git not to show them.
         changed = _git("status", "--porcelain", "--untracked-files=normal", "--", ".", ":!results")

@@ -1,4 +1,4 @@
-"""Statements of a source, each declared in one place with the rule by which it is judged and the judge.
+"""Declare what a source says, the rule by which it is judged, and the judge, in one place.
 
     rules = Rules()
 
@@ -8,20 +8,32 @@
         return f"smallest {smallest:.2g} (n = {len(constants)} functions)", smallest >= -1e-9
 
 A judge's parameters name the parts of the study that it reads; it is called once all of them are computed. A parameter
-annotated as Table gets the part with its settings, any other one the part's numbers. Statements keep the order of their
-declarations; `rules.states(...)(judge)` declares another one of the same judge.
+annotated as Table gets the part with its settings, any other one the part's numbers. Statements come in the order in
+which they are declared; `rules.states(...)(judge)` declares another one of the same judge.
+
+The claims of the BSNN paper are declared alike. Theirs are judged check by check, so that they can be judged in part:
+
+    claims = Claims()
+
+    @claims.states(4, "GPN keeps the gradient ratio small and stable.", rule="the ratio is at most 100 ...")
+    def gpn_is_stable(history: pd.DataFrame) -> list[Part]: ...
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
+import pandas as pd
+
+from bsnn import paper
+from bsnn.results import verdicts
 from bsnn.results.statements import Statement
 from bsnn.results.tables import Table
+from bsnn.results.verdicts import Verdict
 
 Judged = tuple[str, bool]
 """The measurement in words and numbers, and whether it agrees by the rule."""
@@ -95,3 +107,53 @@ def arguments(function: Callable[..., Any], parts: Parts) -> dict[str, Any] | No
         if parameter.default in (inspect.Parameter.empty, None) and (table := parts[name]) is not None:
             given[name] = table if "Table" in str(parameter.annotation) else table.frame
     return given
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A table of networks that claims are judged on.
+
+    Args:
+        frame: None if it isn't computed yet.
+        depth: how many constrained layers the networks have.
+        papers_size: whether they have the paper's size and are to be trained as long as the paper's.
+    """
+
+    frame: pd.DataFrame | None
+    depth: int = paper.DEPTH
+    papers_size: bool = True
+
+
+CheckedParts = list[verdicts.Part]
+"""A claim's parts with their checks."""
+ClaimJudge = TypeVar("ClaimJudge", bound=Callable[..., CheckedParts])
+
+
+class Claims:
+    """The paper's claims that a module judges, in the order in which they are declared."""
+
+    def __init__(self) -> None:
+        self._declared: list[tuple[Verdict, Callable[..., CheckedParts]]] = []
+
+    def states(self, number: int, says: str, *, rule: str) -> Callable[[ClaimJudge], ClaimJudge]:
+        """Declare a claim, judged by the decorated function, whose parameters name the tables that it reads."""
+
+        def declare(judge: ClaimJudge) -> ClaimJudge:
+            self._declared.append((Verdict(number, says, rule), judge))
+            return judge
+
+        return declare
+
+    def judged(self, networks: Mapping[str, Networks]) -> list[Verdict]:
+        """Judge the claims on these tables. Networks that are shallower than the paper's can't test a claim."""
+        return [_judged(claim, judge, networks) for claim, judge in self._declared]
+
+
+def _judged(claim: Verdict, judge: Callable[..., CheckedParts], networks: Mapping[str, Networks]) -> Verdict:
+    given = {name: networks[name] for name in inspect.signature(judge).parameters}
+    depth = min(table.depth for table in given.values())
+    if depth < paper.DEPTH:
+        reason = f"the claim is about networks of {paper.DEPTH} layers, these have {depth}"
+        return replace(claim, not_tested_because=reason)
+    verdict = replace(claim, parts=judge(**{name: table.frame for name, table in given.items()}))
+    return verdict if all(table.papers_size for table in given.values()) else verdicts.of_smaller_networks(verdict)

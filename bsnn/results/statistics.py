@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
+
+Shares = TypeVar("Shares", float, "NDArray[np.float64]", "pd.Series[Any]")
 
 LARGEST = 9
 """Most points of an exact test: 9! = 362 880 orders take about a second."""
@@ -37,10 +40,15 @@ def estimate(accuracies: Sequence[float], images: int) -> Estimate:
     return Estimate(mean, max(binomial_se(mean, images), between), images)
 
 
+def share_error(share: Shares, n: float | Shares) -> Shares:
+    """The binomial standard error sqrt(p (1 - p) / n) of a share p of n, or of many shares."""
+    error: Shares = (share * (1 - share) / n) ** 0.5
+    return error
+
+
 def binomial_se(percent: float, images: int) -> float:
-    """Compute the standard error, in %, of a share of n images; at 0 and 100 % that of one image more or less."""
-    p = min(max(percent / 100, 1 / images), 1 - 1 / images)
-    return 100 * math.sqrt(p * (1 - p) / images)
+    """The standard error of a share measured on n images, both in %; at 0 and 100 % that of one image more or less."""
+    return 100 * share_error(min(max(percent / 100, 1 / images), 1 - 1 / images), images)
 
 
 def difference_in_se(first: Estimate, second: Estimate) -> float:

@@ -13,7 +13,7 @@ C[phi|.]' = C[phi'|.].
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +24,6 @@ from bsnn.activations import value_and_slope
 from bsnn.gpn import GPN
 from bsnn.panels import NotResolvedError, breaks, cuts, first_edges, gauss
 from bsnn.quadrature import Phi, analyse, float64_phi, gaussian_moments, name_of, root_density
-
-Elementwise = Callable[[Tensor], Tensor]
 
 _RANGE = 10.0  # the density there is 1e-22: enough for phi of polynomial growth
 _SMOOTH = 1e-7  # a panel's polynomial may miss by this, relative; the integrals' error is its square
@@ -43,8 +41,8 @@ class Covariance:
 
     second: float
     slope_second: float
-    gap: Elementwise
-    slope_gap: Elementwise
+    gap: Phi
+    slope_gap: Phi
 
 
 def gaussian_covariance(
@@ -196,12 +194,12 @@ def _numerical(phi: Phi, kinks: Sequence[float]) -> Covariance:
     return covariance
 
 
-def _gaps(f: Elementwise, breaks: Tensor, distance: Tensor) -> Tensor:
+def _gaps(f: Phi, breaks: Tensor, distance: Tensor) -> Tensor:
     values = [_gap(f, breaks, d) for d in distance.flatten().tolist()]
     return torch.tensor(values, dtype=torch.float64, device="cpu").view(distance.shape)
 
 
-def _gap(f: Elementwise, breaks: Tensor, d: float) -> float:
+def _gap(f: Phi, breaks: Tensor, d: float) -> float:
     """Compute E (f(x) - f(y))^2 / 2 by products of Gauss-Legendre rules.
 
     x = c u + s v and y = c u - s v with independent normal u, v, where c^2 = 1 - d/2, s^2 = d/2. The inner integral

@@ -22,9 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from bsnn.activations import value_and_slope
+from bsnn.quadrature import Phi
 from bsnn.randomness import device_of
-
-Elementwise = Callable[[Tensor], Tensor]
 
 
 def normalised(y: Tensor) -> Tensor:
@@ -40,7 +39,7 @@ class NormalisedLayer(nn.Module):
         self,
         in_features: int,
         out_features: int,
-        phi: Elementwise,
+        phi: Phi,
         sigma_w: float = 1.0,
         sigma_b: float = 0.0,
         generator: torch.Generator | None = None,
@@ -71,7 +70,7 @@ class NormalisedResidualBlock(nn.Module):
         self,
         width: int,
         inner_width: int,
-        phi: Elementwise,
+        phi: Phi,
         sigma: float,
         generator: torch.Generator | None = None,
         dtype: torch.dtype | None = None,

@@ -1,1 +1,1 @@
-"""From a cell's config to its record: the loop, checkpoints, time limits, stacks of cells."""
+"""Train cells, from configs to records: the loop, checkpoints, time limits, stacks of cells."""

@@ -14,15 +14,13 @@ Shapes in names: S chains side by side, L layers. float64: products below 1e-308
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bsnn.activations import value_and_slope
-
-Activation = Callable[[Tensor], Tensor]
+from bsnn.quadrature import Phi
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Factors:
         return first + weights + slopes, weights, slopes
 
 
-def factors(sigma: Activation, chains: Chains) -> Factors:
+def factors(sigma: Phi, chains: Chains) -> Factors:
     """Go forward through the chains. sigma' is autograd's, also at a kink: ReLU's is 0 at 0."""
     zs, slopes, inputs = [], [], []
     u_S = chains.x_S
@@ -83,7 +81,7 @@ def factors(sigma: Activation, chains: Chains) -> Factors:
     return Factors(z_SL, slope_SL, chains.w_SL, u_SL, chains.alpha)
 
 
-def autograd_derivatives(sigma: Activation, chains: Chains) -> Tensor:
+def autograd_derivatives(sigma: Phi, chains: Chains) -> Tensor:
     """Compute df/dw_l by automatic differentiation of f, (S, L), to compare the formula with."""
     w_SL = chains.w_SL.clone().requires_grad_()
     u_S = chains.x_S

@@ -17,8 +17,8 @@ import math
 import torch
 from torch import Tensor
 
-from bsnn.propagation import Activation, Draw
-from bsnn.quadrature import gaussian_moments
+from bsnn.propagation import Draw
+from bsnn.quadrature import Phi, gaussian_moments
 
 
 def gaussian_draw(depth: int, width: int, samples: int, std: float, stream: torch.Generator) -> Draw:
@@ -29,7 +29,7 @@ def gaussian_draw(depth: int, width: int, samples: int, std: float, stream: torc
     return Draw(input_BN, target_BN, W_LNN)
 
 
-def with_squared_error(phi: Activation, drawn: Draw) -> Draw:
+def with_squared_error(phi: Phi, drawn: Draw) -> Draw:
     """Return the draw whose error is dE/dx^(L+1) of E = ||x^(L+1) - t||^2 / 2, where t is the given draw's `error`."""
     x_BN = drawn.input
     for W_NN in drawn.weights:
@@ -37,7 +37,7 @@ def with_squared_error(phi: Activation, drawn: Draw) -> Draw:
     return Draw(drawn.input, x_BN - drawn.error, drawn.weights)
 
 
-def mean_field(phi: Activation, S: float, depth: int) -> tuple[Tensor, Tensor]:
+def mean_field(phi: Phi, S: float, depth: int) -> tuple[Tensor, Tensor]:
     """Compute q_l and chi_l for l = 1..L of inputs with ||x^(1)||^2 = d, both (L,)."""
     qs, chis = [], []
     q = S
@@ -51,7 +51,7 @@ def mean_field(phi: Activation, S: float, depth: int) -> tuple[Tensor, Tensor]:
     return q_L, chi_L
 
 
-def predicted_gradients(phi: Activation, S: float, depth: int) -> Tensor:
+def predicted_gradients(phi: Phi, S: float, depth: int) -> Tensor:
     """Compute ||dE/dW^(l)||_F / ||dE/dW^(L)||_F at infinite width, (L,): sqrt of chi_l ... chi_{L-1} q_l / q_L."""
     q_L, chi_L = mean_field(phi, S, depth)
     logs = chi_L[:-1].log().flip(0).cumsum(0).flip(0)

@@ -40,7 +40,8 @@ import hydra
 from omegaconf import DictConfig
 
 from bsnn.config import CONF
-from experiments import entry, study
+from bsnn.launch import entry
+from experiments import study
 from experiments.bridge.config import BridgeConfig
 from experiments.bridge.narrow import fitted, narrow
 from experiments.bridge.table2 import table2

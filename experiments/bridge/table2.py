@@ -11,8 +11,8 @@ import torch
 from bsnn import paper
 from bsnn.activations import PAPER_ACTIVATIONS, value_and_slope
 from bsnn.bridge.meanfield import curvature, passage, slope_jump
-from bsnn.propagation import Activation, Draw, draw, propagate, ratio
-from bsnn.quadrature import gaussian_moments
+from bsnn.propagation import Draw, draw, propagate, ratio
+from bsnn.quadrature import Phi, gaussian_moments
 from bsnn.results.records import FINISHED, read_records
 from bsnn.shrinkage.bounds import nonlinearity
 from experiments.bridge.config import KINKS, BridgeConfig, function
@@ -54,7 +54,7 @@ def table2(config: BridgeConfig) -> Work:
     return Work(("function",), columns, units, rows, {"version": 1, "accuracies": accuracies})
 
 
-def fourth_moment(phi: Activation) -> float:
+def fourth_moment(phi: Phi) -> float:
     """Compute E phi'^4, which makes layers' gradients differ at finite width; 1 for a linear GPN function."""
     return gaussian_moments(lambda x: value_and_slope(phi, x)[1].square() + 0 * x, KINKS).second
 

@@ -37,7 +37,8 @@ from omegaconf import DictConfig
 
 from bsnn.collapse.fate import OPTIMISERS, SECOND_ORDER
 from bsnn.config import CONF
-from experiments import entry, study
+from bsnn.launch import entry
+from experiments import study
 from experiments.collapse.config import CollapseConfig
 from experiments.collapse.random import biases, chain, length, orthogonal, probability, safe, workers
 from experiments.collapse.training import METHODS, Run, TrainSizes, work

@@ -40,7 +40,8 @@ import hydra
 from omegaconf import DictConfig
 
 from bsnn.config import CONF
-from experiments import entry, study
+from bsnn.launch import entry
+from experiments import study
 from experiments.shrinkage import networks, skimming, theory
 from experiments.shrinkage.config import ShrinkageConfig
 from experiments.units import Work

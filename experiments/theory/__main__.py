@@ -43,7 +43,8 @@ import hydra
 from omegaconf import DictConfig
 
 from bsnn.config import CONF
-from experiments import entry, study
+from bsnn.launch import entry
+from experiments import study
 from experiments.theory.config import TheoryConfig
 from experiments.theory.functions import constants, gradient, hermite, lemma1
 from experiments.theory.norms import depth, lemma3, lemma5, shell

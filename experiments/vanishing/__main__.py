@@ -36,7 +36,8 @@ import hydra
 from omegaconf import DictConfig
 
 from bsnn.config import CONF
-from experiments import entry, study
+from bsnn.launch import entry
+from experiments import study
 from experiments.vanishing import descent
 from experiments.vanishing import random as random_networks
 from experiments.vanishing.config import VanishingConfig

@@ -1,4 +1,4 @@
-"""Is the engine right on this GPU, and how fast? Numbers, times and a search for the best tile sizes.
+"""Check that the engine is right on this GPU and measure how fast: numbers, times, a search for the best tile sizes.
 
     python -m scripts.gpu.check FOLDER                  a GPU with 24 GB; by estimate under 10 minutes
     python -m scripts.gpu.check FOLDER --rehearse       half a minute on a CPU, at toy sizes: does it run?

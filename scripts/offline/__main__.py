@@ -35,6 +35,7 @@ PART_BYTES = 60 * 10**6
 SOURCE = "source.tar.gz"
 NOT_NEEDED = {"wandb", "wandb-workspaces"}  # records become W&B runs where there is a network
 ALSO = ("submitit",)  # for several GPUs
+UPLOAD_PACK = "git -c uploadpack.allowFilter=true -c uploadpack.allowAnySHA1InWant=true upload-pack"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 
@@ -80,9 +81,13 @@ def pack_source(path: Path) -> None:
         raise UserError(f"{ROOT}: expected a commit without changes, found changed files; commit them first.")
     with tempfile.TemporaryDirectory(prefix="bsnn-") as temporary:
         checkout = Path(temporary) / "bsnn"
-        _git("clone", "--quiet", "--depth=1", "--no-checkout", f"file://{ROOT}", str(checkout))
+        # Only the files that are checked out: those of results/ would be nine tenths of the archive.
+        partial = ["--depth=1", "--no-checkout", "--filter=blob:none", f"--upload-pack={UPLOAD_PACK}"]
+        _git("clone", "--quiet", *partial, f"file://{ROOT}", str(checkout))
+        _git("-C", str(checkout), "config", "remote.origin.uploadpack", UPLOAD_PACK)
         _git("-C", str(checkout), "sparse-checkout", "set", "--no-cone", "/*", "!/results/")
         _git("-C", str(checkout), "checkout", "--quiet", "--detach", _git("rev-parse", "HEAD"))
+        _git("-C", str(checkout), "remote", "remove", "origin")  # there it can't be asked
         with tarfile.open(path, "w:gz") as tar:
             tar.add(checkout, "bsnn")
 
@@ -91,7 +96,7 @@ def needed(has: Iterable[str]) -> list[str]:
     """Pin what training and publishing need, at this environment's versions: NAME==VERSION, sorted."""
     skipped = {_name(package) for package in has} | NOT_NEEDED
     found: dict[str, str] = {}
-    waiting = [*_requires("bsnn"), *ALSO]
+    waiting = [*_requires("bsnn", "reports"), *ALSO]
     while waiting:
         package = _name(waiting.pop())
         if package in found or package in skipped:
@@ -101,10 +106,10 @@ def needed(has: Iterable[str]) -> list[str]:
     return sorted(f"{package}=={version}" for package, version in found.items())
 
 
-def _requires(package: str) -> Iterator[str]:
+def _requires(package: str, extra: str = "") -> Iterator[str]:
     for text in importlib.metadata.requires(package) or []:
         requirement = Requirement(text)
-        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+        if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
             yield requirement.name
 
 

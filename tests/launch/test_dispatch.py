@@ -21,7 +21,7 @@ from hydra.extra.pytest_plugin import hydra_restore_singletons, hydra_sweep_runn
 from hydra.test_utils.launcher_common_tests import LauncherTestSuite
 
 from bsnn.files import try_lock
-from bsnn.launch import dispatch
+from bsnn.launch import dispatch, entry
 from bsnn.launch import on_slurm as dispatch_submitit
 from bsnn.launch.cells import CellSpread
 from bsnn.launch.worker import Lost, Place, Worker
@@ -29,7 +29,6 @@ from bsnn.results.records import read_records
 from bsnn.training import runner
 from bsnn.training.runner import run_cells
 from bsnn.training.tally import Tally
-from experiments import entry
 from experiments.train import main
 from tests.hydra_app import run_app
 from tests.training.grid import GRID, config, images, jobs  # noqa: F401 (images: noise instead of data)

@@ -17,12 +17,11 @@ import pytest
 import torch
 from hydra.errors import CompactHydraException
 
-from bsnn.launch import on_gpus
+from bsnn.launch import entry, on_gpus
 from bsnn.launch import on_slurm as dispatch_submitit
 from bsnn.launch.cells import CellSpread
 from bsnn.results.records import read_records
 from bsnn.training import costs
-from experiments import entry
 from experiments.train import main
 from tests.factories import cell_of, table_keys
 from tests.hydra_app import run_app

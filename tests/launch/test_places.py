@@ -15,13 +15,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.extra.pytest_plugin import hydra_restore_singletons, hydra_sweep_runner  # noqa: F401
 from submitit.core.utils import JobPaths
 
+from bsnn.launch import entry
 from bsnn.launch import on_slurm as dispatch_submitit
 from bsnn.launch import worker as dispatch_worker
 from bsnn.launch.cells import confined
 from bsnn.launch.launcher import Share
 from bsnn.launch.on_slurm import slurm_place
 from bsnn.launch.worker import Lost, Place, Worker
-from experiments import entry
 from tests.launch.test_dispatch import Inline, inline  # noqa: F401 (inline: workers in this process)
 from tests.training.grid import GRID, config, images, jobs  # noqa: F401 (images: noise instead of data)
 

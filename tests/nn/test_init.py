@@ -95,5 +95,10 @@ def test_refusals() -> None:
             init(torch.empty(0, 3))
     with pytest.raises(ValueError, match=r"expected a convolution's weight.*found shape \(3, 3\).*haar_orthogonal_"):
         delta_orthogonal_(torch.empty(3, 3))
+    for init in (haar_orthogonal_, spherical_, delta_orthogonal_):
+        with pytest.raises(ValueError, match=rf"{init.__name__}: expected .* floating point .* found torch.int64"):
+            init(torch.zeros(3, 3, 3, dtype=torch.int64))
+        with pytest.raises(TypeError, match=rf"{init.__name__}: expected a tensor to fill, found list"):
+            init([1.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="groups: expected a divisor of the 6 output channels, found 4"):
         delta_orthogonal_(torch.empty(6, 2, 3), groups=4)

@@ -12,13 +12,14 @@ from bsnn import paper
 from bsnn.data import load
 from bsnn.results import claims, claims_synthetic
 from bsnn.results.budgets import Key
-from bsnn.results.claims import CHANCE, paper_runs, trained_claims
-from bsnn.results.claims_synthetic import share_near_one, tanh_goes_linear, wider_is_more_equal
+from bsnn.results.claims import CHANCE, paper_runs
+from bsnn.results.claims_synthetic import share_near_one
 from bsnn.results.grid import RUN_COLUMNS, run_row, runs_of
+from bsnn.results.rules import Networks
 from bsnn.results.statistics import binomial_se, difference_in_se, estimate
 from bsnn.results.verdicts import Check, Part, Verdict
 from experiments.synthetic import BIN_WIDTH, BINS, FIRST_CENTRE
-from tests.factories import paper_like_record, table_keys
+from tests.factories import paper_like_record, table_keys, trained_claims
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +39,13 @@ def changed(runs: pd.DataFrame, where: str, **values: object) -> pd.DataFrame:
 
 def outcomes(runs: pd.DataFrame, number: int) -> list[str]:
     """Of the claim, then of its parts."""
-    verdict = trained_claims(runs, 200)[number - 1]
+    verdict = trained_claims(runs)[number - 1]
     assert verdict.number == number
     return [verdict.outcome, *(part.outcome for part in verdict.parts)]
 
 
 def counts(runs: pd.DataFrame, number: int) -> list[tuple[int, int, int]]:
-    return [part.counts for part in trained_claims(runs, 200)[number - 1].parts]
+    return [part.counts for part in trained_claims(runs)[number - 1].parts]
 
 
 class TestPaper:
@@ -57,7 +58,7 @@ class TestPaper:
     def test_claim_2_confirmed_for_every_function(self) -> None:
         assert outcomes(paper_runs(), 2) == ["confirmed"] * 3
         assert counts(paper_runs(), 2) == [(12, 0, 0), (1, 0, 0)]
-        (check,) = trained_claims(paper_runs(), 200)[1].parts[1].checks
+        (check,) = trained_claims(paper_runs())[1].parts[1].checks
         assert check.measured == "falls in 3 of 12 pairs: MNIST tanh, CIFAR-10 tanh, CIFAR-10 elu"
 
     def test_claim_3_hurts_all_but_elu_and_selu(self) -> None:
@@ -71,7 +72,7 @@ class TestPaper:
 
 
 def test_paper_like_runs_confirm_all(paper_like: pd.DataFrame) -> None:
-    assert [verdict.outcome for verdict in trained_claims(paper_like, 200)] == ["confirmed"] * 4
+    assert [verdict.outcome for verdict in trained_claims(paper_like)] == ["confirmed"] * 4
 
 
 def test_shallow_networks_test_nothing(paper_like: pd.DataFrame) -> None:
@@ -206,6 +207,18 @@ def fig3(exponent: float = -0.5) -> pd.DataFrame:
         for draw in range(3)
     ]
     return pd.DataFrame(rows, columns=["draw", "width", "function", "ratio"])
+
+
+def tanh_goes_linear(fig1: pd.DataFrame | None, fig2: pd.DataFrame | None, depth: int = 200) -> Verdict:
+    """Claim 5. Shallower networks of either figure are enough to leave it untested."""
+    networks = {"fig1": Networks(fig1), "fig2": Networks(fig2, depth), "fig3": Networks(None)}
+    return claims_synthetic.claims.judged(networks)[0]
+
+
+def wider_is_more_equal(fig3: pd.DataFrame | None, depth: int = 200) -> Verdict:
+    """Claim 6."""
+    networks = {"fig1": Networks(None), "fig2": Networks(None), "fig3": Networks(fig3, depth)}
+    return claims_synthetic.claims.judged(networks)[1]
 
 
 class TestClaim5:

@@ -15,7 +15,6 @@ import pytest
 
 from bsnn.results import grid as results
 from bsnn.results.budgets import Key
-from bsnn.results.claims import trained_claims
 from bsnn.results.equal_epochs import after, at_equal_epochs
 from bsnn.results.grid import Results
 from bsnn.results.records import Record
@@ -23,7 +22,7 @@ from bsnn.results.verdicts import Check, Part, Verdict, of_smaller_networks
 from scripts import fig4, publish, table2
 from scripts.report import __main__ as report
 from scripts.report import account
-from tests.factories import PROVENANCE, paper_like_record, table_keys, unfinished_record, write
+from tests.factories import PROVENANCE, paper_like_record, table_keys, trained_claims, unfinished_record, write
 
 TANH = {name: Key("mnist", "tanh", gpn, bn) for name, (gpn, bn) in table2.VARIANTS.items()}
 PLAIN, GPN, PLAIN_BN, GPN_BN = TANH.values()
@@ -42,7 +41,7 @@ def entry(loaded: Results, key: Key) -> dict[str, Any]:
 
 
 def checks(loaded: Results, number: int) -> dict[str, Check]:
-    verdict = trained_claims(loaded.history, 200)[number - 1]
+    verdict = trained_claims(loaded.history)[number - 1]
     return {f"{part.says}: {check.subject}": check for part in verdict.parts for check in part.checks}
 
 
@@ -146,7 +145,7 @@ def grid(epochs: int, changes: dict[Key, dict[str, Any]] | None = None) -> pd.Da
 
 
 def said(history: pd.DataFrame, number: int) -> str:
-    verdict = trained_claims(history, 200)[number - 1]
+    verdict = trained_claims(history)[number - 1]
     return verdict.outcome + verdict.suffix
 
 
@@ -166,13 +165,13 @@ class TestWhatMoreTrainingMayChange:
     def test_what_holds_holds_so_far(self) -> None:
         history = grid(2)
         assert [said(history, number) for number in (1, 2, 3, 4)] == ["confirmed so far"] * 4
-        verdict = trained_claims(history, 200)[2]
+        verdict = trained_claims(history)[2]
         assert [verdict.suffix_of(part) for part in verdict.parts] == [
             "",
             " so far",
             " so far",
         ]  # first updates are made
-        assert "12 may still change with more training" in trained_claims(history, 200)[0].reason
+        assert "12 may still change with more training" in trained_claims(history)[0].reason
 
     def test_gpn_that_does_not_train_yet(self) -> None:
         late = every(keys(True, False, *UNTRAINABLE), test=[10.0, 10.0])
@@ -217,9 +216,9 @@ class TestWhatMoreTrainingMayChange:
     def test_smaller_networks_refute_nothing(self) -> None:
         finished = [paper_like_record("quick", key, test=10.0) for key in table_keys()]
         history = results.from_records("quick", finished).history
-        verdict = trained_claims(history, 200, papers_size=False)[0]
+        verdict = trained_claims(history, papers_size=False)[0]
         assert (verdict.outcome, verdict.suffix) == ("not shown", " at this budget")
-        assert trained_claims(history, 200)[0].outcome == "refuted"
+        assert trained_claims(history)[0].outcome == "refuted"
         assert set(verdict.table()["may change with"]) == {"the paper's size"}
 
 
@@ -240,7 +239,7 @@ def test_refuted_whatever_the_open_checks_say(lost: int, open_: int, outcome: st
 
 
 def test_missing_data_are_not_counted_as_open() -> None:
-    verdict = trained_claims(load(BEHIND).history, 200)[1]
+    verdict = trained_claims(load(BEHIND).history)[1]
     assert verdict.reason == "13 of 13 checks have no data yet"
 
 

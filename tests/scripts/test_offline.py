@@ -90,7 +90,8 @@ def test_the_command_trains_then_packs_and_says_how_it_ended(tmp_path: Path) -> 
     """With a stand-in for the source, which notes what it is asked, and whose training runs into its limit."""
     modules = {"torch.py": "class cuda:\n    is_available = staticmethod(lambda: {cuda})",
                "scripts/reproduce.py": SAYS.format(code=75), "scripts/pack.py": SAYS.format(code=0),
-               "scripts/gpu/check.py": SAYS.format(code=1)}  # fmt: skip
+               "scripts/gpu/check.py": SAYS.format(code=1),
+               "scripts/__init__.py": "", "scripts/gpu/__init__.py": ""}  # fmt: skip
     for cuda in (False, True):
         folder = tmp_path / str(cuda)
         (folder / "part-1").mkdir(parents=True)

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from bsnn.launch import entry
 from bsnn.results.records import read_records
 from bsnn.training import loop as training
 from bsnn.training import runner
 from bsnn.training.loop import Event, Took
-from experiments import entry
 from experiments.train import main
 from tests.training.test_time_limit import without_clock
 
@@ -151,7 +151,8 @@ from pathlib import Path
 
 import hydra
 from bsnn.training.tally import Tally
-from experiments import STARTED, entry
+from bsnn.launch import entry
+from bsnn.process import STARTED
 
 @hydra.main(version_base="1.3", config_path=None)
 def main(config):

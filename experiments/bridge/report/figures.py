@@ -9,12 +9,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bsnn import plotting
-from bsnn.activations import PAPER_ACTIVATIONS
+from bsnn import paper, plotting
+from bsnn.results.statistics import share_error
 from bsnn.results.tables import Table
 from bsnn.shrinkage.bounds import shrinkage_bound
 
-LABELS = {"tanh": "Tanh", "relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU", "selu": "SELU", "gelu": "GELU"}
 LAWS = {
     "haar": ("Haar-uniform W", "#0072B2", "o"),
     "rows": ("Gaussian rows of norm one", "#D55E00", "s"),
@@ -55,7 +54,7 @@ def correlation(meanfield: Table, correlation: Table) -> Figure:
             shown += rows.gap.tolist()
         panel.set_xscale("log")
         panel.set_yscale("log")
-        panel.set_title(LABELS[name], loc="left")
+        panel.set_title(paper.LABELS[name], loc="left")
     axes[0, 0].set_ylim(min(shown) / 2, 3)
     for panel in axes[1]:
         panel.set_xlabel("functions passed")
@@ -80,9 +79,9 @@ def tradeoff(meanfield: Table) -> Figure:
         panel.fill_between(gpn.min().index, gpn.min(), gpn.max(), color="#dddddd", label="GPN functions", linewidth=0)
         if column == "jacobian":
             panel.axhline(1, color="#bbbbbb", linewidth=3)
-        for name, look in plotting.looks(PAPER_ACTIVATIONS).items():
+        for name, look in plotting.looks(paper.ACTIVATIONS).items():
             rows = frame[(frame.function == name) & ~frame.gpn]
-            panel.plot(rows.layer, rows[column], label=f"plain {LABELS[name]}", **look.line())
+            panel.plot(rows.layer, rows[column], label=f"plain {paper.LABELS[name]}", **look.line())
         panel.set_xscale("log")
         panel.set_yscale("log")
         panel.set_title(title, loc="left")
@@ -93,7 +92,7 @@ def tradeoff(meanfield: Table) -> Figure:
 
 
 def trained(trained: Table) -> Figure:
-    names = list(PAPER_ACTIVATIONS)
+    names = list(paper.ACTIVATIONS)
     figure, axes = plotting.figure(2, len(names), size=(plotting.PAGE_WIDTH, 3.9), sharex=True, sharey="row")
     means = trained.frame.groupby(["function", "gpn", "trained", "layer"]).mean(numeric_only=True).reset_index()
     for row, gpn in enumerate((False, True)):
@@ -108,7 +107,7 @@ def trained(trained: Table) -> Figure:
                     panel.plot(rows.layer, rows[kind], color=color, linestyle=dashes, label=label)
                     values += rows[kind].tolist()
             accuracy = means.query("function == @name and gpn == @gpn and trained").test_accuracy.iloc[0]
-            panel.set_title(f"{LABELS[name]}{'-GPN' * gpn}\n{accuracy:.0f} %", fontsize=7.5)
+            panel.set_title(f"{paper.LABELS[name]}{'-GPN' * gpn}\n{accuracy:.0f} %", fontsize=7.5)
             panel.set_yscale("log")
             if row == 1:
                 panel.set_xlabel("layer")
@@ -128,10 +127,10 @@ def narrow(narrow: Table) -> Figure:
     shown = frame[(frame.law == law) & frame.gpn]
     scale = plotting.LogRange.of([_floored(shown["median"])])
     for panel, width in zip(axes[0], widths, strict=True):
-        for name, look in plotting.looks(PAPER_ACTIVATIONS).items():
+        for name, look in plotting.looks(paper.ACTIVATIONS).items():
             rows = frame.query("law == @law and width == @width and function == @name and gpn")
             panel.plot(
-                rows.layer, scale.place(_floored(rows["median"])), label=LABELS[name], **look.line(linewidth=1.1)
+                rows.layer, scale.place(_floored(rows["median"])), label=paper.LABELS[name], **look.line(linewidth=1.1)
             )
         panel.set_title(f"width {width}", loc="left")
         panel.set_xlabel("functions passed")
@@ -145,16 +144,16 @@ def narrow(narrow: Table) -> Figure:
 def fitted(fitted: Table) -> Figure:
     widths = sorted(fitted.frame.width.unique())
     figure, axes = plotting.figure(1, len(widths), size=(plotting.PAGE_WIDTH, 2.6), sharey=True)
-    places = np.arange(len(PAPER_ACTIVATIONS))
+    places = np.arange(len(paper.ACTIVATIONS))
     for panel, width in zip(axes[0], widths, strict=True):
         for index, (variant, color) in enumerate(VARIANTS.items()):
-            shares = [share_constant(fitted.frame, width, name, variant) for name in PAPER_ACTIVATIONS]
+            shares = [share_constant(fitted.frame, width, name, variant) for name in paper.ACTIVATIONS]
             label = {"plain": "plain", "gpn": "GPN", "rows": "GPN, rows of norm one"}[variant]
             values, errors = np.array([value for value, _ in shares]), np.array([error for _, error in shares])
             panel.bar(
                 places + 0.27 * (index - 1), values, 0.25, yerr=errors, color=color, label=label, error_kw={"lw": 0.7}
             )
-        panel.set_xticks(places, [LABELS[name] for name in PAPER_ACTIVATIONS], rotation=30, ha="right")
+        panel.set_xticks(places, [paper.LABELS[name] for name in paper.ACTIVATIONS], rotation=30, ha="right")
         panel.set_title(f"width {width}", loc="left")
         panel.set_ylim(0, 1.05)
     axes[0, 0].set_ylabel("share constant")
@@ -172,7 +171,7 @@ def share_constant(frame: pd.DataFrame, width: int, name: str, variant: str) -> 
     """Compute the share of a setting's networks that end as a constant, and its binomial standard error."""
     chosen = frame[(frame.width == width) & (frame.function == name) & (frame.variant == variant)]
     share = float((chosen.outcome == "constant").mean())
-    return share, float(np.sqrt(share * (1 - share) / len(chosen)))
+    return share, share_error(share, len(chosen))
 
 
 def table2(table2: Table) -> Figure:
@@ -182,10 +181,15 @@ def table2(table2: Table) -> Figure:
     ):
         for side, (quantity, title) in enumerate(PROPERTIES.items()):
             panel = axes[row, side]
-            for name, look in plotting.looks(PAPER_ACTIVATIONS).items():
+            for name, look in plotting.looks(paper.ACTIVATIONS).items():
                 point = table2.frame[table2.frame.function == name]
                 panel.plot(
-                    point[quantity], point[column], look.marker, color=look.color, label=LABELS[name], markersize=5
+                    point[quantity],
+                    point[column],
+                    look.marker,
+                    color=look.color,
+                    label=paper.LABELS[name],
+                    markersize=5,
                 )
             if row == 1:
                 panel.set_xlabel(title, fontsize=7)
@@ -199,7 +203,7 @@ def table2(table2: Table) -> Figure:
 
 
 def _panels(axes: np.ndarray) -> Iterator[tuple[str, Axes]]:
-    return zip(PAPER_ACTIVATIONS, axes.flat, strict=True)
+    return zip(paper.ACTIVATIONS, axes.flat, strict=True)
 
 
 def _nearest(values: pd.Series, target: float) -> float:

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from bsnn.activations import PAPER_ACTIVATIONS
+from bsnn import paper
 from bsnn.results.markdown import table as markdown_table
 from bsnn.results.statistics import rank_test
 from bsnn.results.tables import Table
 from bsnn.shrinkage.bounds import shrinkage_bound
-from experiments.bridge.report.figures import LABELS, LAWS, VARIANTS, share_constant
+from experiments.bridge.report.figures import LAWS, VARIANTS, share_constant
 from experiments.bridge.report.rules import LEARNS
 from experiments.bridge.report.rules_width import at_end
 
@@ -41,11 +41,11 @@ def cost(meanfield: Table, decay: Table, table2: Table | None = None) -> str:
     laws = decay.frame.drop_duplicates("function").set_index("function")
     shared = None if table2 is None else table2.frame.set_index("function").mean_square
     rows = []
-    for name in PAPER_ACTIVATIONS:
+    for name in paper.ACTIVATIONS:
         gap, error = float(last.gap[name]), float(last.error[name])
         rows.append(
             [
-                LABELS[name],
+                paper.LABELS[name],
                 "–" if shared is None else f"{shared[name]:.4f}",
                 f"{error / depth:.4f}",
                 f"{laws.constant[name]:.3g} l^-{laws.power[name]}",
@@ -70,7 +70,7 @@ def plain(meanfield: Table) -> str:
     depth = int(first.layer.iloc[0])
     rows = [
         [
-            LABELS[name],
+            paper.LABELS[name],
             f"{first.error[name]:.3g}",
             f"{last.error[name]:.3g}",
             f"{first.gap[name]:.3g}",
@@ -78,10 +78,10 @@ def plain(meanfield: Table) -> str:
             f"{first.jacobian[name]:.3g}",
             f"{first.length[name]:.2g}",
         ]
-        for name in PAPER_ACTIVATIONS
+        for name in paper.ACTIVATIONS
     ]
     head = ["function", "sum e_l, plain", "GPN", "1 - rho, plain", "GPN", "squared gain, plain", "q, plain"]
-    linear = [LABELS[name] for name in PAPER_ACTIVATIONS if first.error[name] < 1]
+    linear = [paper.LABELS[name] for name in paper.ACTIVATIONS if first.error[name] < 1]
     return (
         f"The three ways out that Theorem 1 leaves are all taken by plain functions. After {depth} layers "
         f"{', '.join(linear)} have gone linear (the sum of e_l stays below 1) and keep the inputs apart; SELU's "
@@ -100,12 +100,12 @@ def finite_width(meanfield: Table, correlation: Table) -> str:
     last = frame[(frame.layer == frame.layer.max()) & frame.gpn & (frame.rho_0 == zero)]
     expected = at_end(meanfield.frame, gpn=True).gap
     rows = []
-    for name in PAPER_ACTIVATIONS:
+    for name in paper.ACTIVATIONS:
         cells = []
         for law in LAWS:
             row = last[(last.function == name) & (last.law == law)].iloc[0]
             cells.append(f"{row.gap:.2e} ± {row.gap_std / math.sqrt(sizes['draws']):.1e}")
-        rows.append([LABELS[name], f"{expected[name]:.2e}", *cells])
+        rows.append([paper.LABELS[name], f"{expected[name]:.2e}", *cells])
     spread = {law: float((rows.gap_std / rows.gap).mean()) for law, rows in last.groupby("law")}
     below = int((last.gap_median < last.function.map(expected)).sum())
     head = ["GPN function", "infinite width", *LAWS]
@@ -124,7 +124,7 @@ def training(trained: Table) -> str:
     means = frame.groupby(["function", "gpn", "trained"]).mean(numeric_only=True)
     rows = []
     learnt: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-    for name in PAPER_ACTIVATIONS:
+    for name in paper.ACTIVATIONS:
         for gpn in (False, True):
             before, after = means.loc[(name, gpn, False)], means.loc[(name, gpn, True)]
             factor, ratio = after.different / before.different, after.different / after.same
@@ -132,7 +132,7 @@ def training(trained: Table) -> str:
                 learnt[bool(after.test_accuracy - before.test_accuracy >= LEARNS)].append((factor, ratio))
             rows.append(
                 [
-                    LABELS[name] + "-GPN" * gpn,
+                    paper.LABELS[name] + "-GPN" * gpn,
                     f"{before.test_accuracy:.1f} -> {after.test_accuracy:.1f}",
                     f"{before.different:.2e} -> {after.different:.2e}",
                     f"{factor:.3g}",
@@ -170,12 +170,12 @@ def narrow_networks(narrow: Table) -> str:
     widths, depth = sorted(frame.width.unique()), int(frame.layer.max())
     last = frame[(frame.layer == depth) & (frame.law == "haar")]
     rows = []
-    for name in PAPER_ACTIVATIONS:
+    for name in paper.ACTIVATIONS:
         for gpn in (False, True):
             chosen = last[(last.function == name) & (last.gpn == gpn)].sort_values("width")
             numbers = zip(chosen["median"], chosen.flat, strict=True)
             cells = [f"{median:.1e} ({100 * flat:.0f} %)" for median, flat in numbers]
-            rows.append([LABELS[name] + "-GPN" * gpn, *cells])
+            rows.append([paper.LABELS[name] + "-GPN" * gpn, *cells])
     head = ["", *(f"width {width}" for width in widths)]
     count = narrow.config["sizes"]["narrow"]["networks"]
     return (
@@ -191,14 +191,14 @@ def collapse(fitted: Table) -> str:
     frame = fitted.frame
     rows = []
     for width in sorted(frame.width.unique()):
-        for name in PAPER_ACTIVATIONS:
+        for name in paper.ACTIVATIONS:
             cells = []
             for variant in VARIANTS:
                 share, error = share_constant(frame, width, name, variant)
                 chosen = frame[(frame.width == width) & (frame.function == name) & (frame.variant == variant)]
                 halfway = float((chosen.halfway == "constant").mean())
                 cells.append(f"{halfway:.2f} -> {share:.2f} ± {error:.2f} ({chosen.error.median():.2f})")
-            rows.append([str(width), LABELS[name], *cells])
+            rows.append([str(width), paper.LABELS[name], *cells])
     sizes = fitted.config["sizes"]["fitted"]
     return (
         f"|x| fitted by networks of {sizes['depth']} layers, {sizes['steps']} steps of Adam, n = {sizes['networks']}: "

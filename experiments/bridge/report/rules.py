@@ -9,9 +9,9 @@ from bsnn import paper
 from bsnn.collapse.exact import exact_width_2
 from bsnn.collapse.probability import zero_for_an_input
 from bsnn.results.rules import Judged, Rules
-from bsnn.results.statistics import rank_correlation, rank_test
+from bsnn.results.statistics import rank_correlation, rank_test, share_error
 from bsnn.results.tables import Table
-from experiments.bridge.report.figures import LABELS, share_constant
+from experiments.bridge.report.figures import share_constant
 from experiments.bridge.report.rules_width import BSNN, COLLAPSE, SHRINKAGE
 
 rules = Rules()
@@ -63,7 +63,7 @@ def not_undone(trained: pd.DataFrame) -> Judged:
 def _factors(found: pd.DataFrame) -> str:
     names = found.index.get_level_values("function")
     numbers = zip(names, found.grew, found.gained, strict=True)
-    return ", ".join(f"{LABELS[name]} x {grew:.3g} ({gained:+.0f})" for name, grew, gained in numbers)
+    return ", ".join(f"{paper.LABELS[name]} x {grew:.3g} ({gained:+.0f})" for name, grew, gained in numbers)
 
 
 @rules.states(
@@ -80,7 +80,7 @@ def layer_by_layer(trained: pd.DataFrame) -> Judged:
         rows = trained[(trained.function == name) & (trained.seed == seed) & trained.gpn]
         before, after = (rows[rows.trained == when].set_index("layer").different for when in (False, True))
         values[name, seed] = rank_correlation(before.index, after / before)
-    measured = ", ".join(f"{LABELS[name]} {value:.2f}" for (name, _), value in values.items())
+    measured = ", ".join(f"{paper.LABELS[name]} {value:.2f}" for (name, _), value in values.items())
     measured = measured or "no network learns at this budget"
     agrees = bool(values) and all(abs(value) >= 0.9 for value in values.values())
     return measured, agrees
@@ -129,7 +129,7 @@ def exact(narrow: Table) -> Judged:
     rows = narrow.frame.query("function == 'relu' and gpn and law == 'gaussian' and width == 2 and layer > 0")
     expected = exact_width_2(int(rows.layer.max()))[rows.layer.to_numpy() - 1]
     number = narrow.config["sizes"]["narrow"]["networks"]
-    errors = np.sqrt(expected * (1 - expected) / number).clip(1e-9)
+    errors = share_error(expected, number).clip(1e-9)
     worst = float((np.abs(rows.dead - expected) / errors).max())
     measured = f"largest deviation {worst:.1f} SE over {len(rows)} depths (n = {number})"
     agrees = worst <= 4
@@ -145,7 +145,7 @@ def upper(narrow: Table) -> Judged:
     rows = narrow.frame.query("function == 'relu' and gpn and layer > 0")
     number = narrow.config["sizes"]["narrow"]["networks"]
     bounds = np.array([zero_for_an_input([w] * depth) for w, depth in zip(rows.width, rows.layer, strict=True)])
-    excess = (rows.dead - bounds) / np.sqrt(bounds * (1 - bounds) / number).clip(1e-9)
+    excess = (rows.dead - bounds) / share_error(bounds, number).clip(1e-9)
     measured = f"largest excess {max(float(excess.max()), 0):.1f} SE ({len(rows)} settings, n = {number})"
     agrees = bool(excess.max() <= 4)
     return measured, agrees

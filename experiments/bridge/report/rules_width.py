@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from bsnn.activations import PAPER_ACTIVATIONS
+from bsnn import paper
 from bsnn.results.rules import Judged, Rules
 from bsnn.results.tables import Table
 from bsnn.shrinkage.bounds import shrinkage_bound
-from experiments.bridge.report.figures import LABELS, LAWS
+from experiments.bridge.report.figures import LAWS
 
 rules = Rules()
 
@@ -55,7 +55,7 @@ def theorem_1(meanfield: pd.DataFrame) -> Judged:
     bounds = np.array([shrinkage_bound(e, j) for e, j in zip(found.error, found.jacobian, strict=True)])
     ratios = found.gap / bounds
     at = found.loc[ratios.idxmax()]
-    name = LABELS[at.function] + "-GPN" * bool(at.gpn)
+    name = paper.LABELS[at.function] + "-GPN" * bool(at.gpn)
     measured = (
         f"{int((ratios > 1).sum())} of {len(found)} exceed it; nearest {ratios.max():.2f} of it "
         f"({name}, layer {at.layer})"
@@ -102,20 +102,20 @@ def deep_powers(frame: pd.DataFrame) -> dict[str, float]:
 def rate(decay: pd.DataFrame) -> Judged:
     slopes = deep_powers(decay)
     slowest = max(slopes, key=lambda name: slopes[name])
-    measured = f"slowest: {LABELS[slowest]}-GPN, power {slopes[slowest]:.3f} at layer {decay.layer.max()}"
+    measured = f"slowest: {paper.LABELS[slowest]}-GPN, power {slopes[slowest]:.3f} at layer {decay.layer.max()}"
     agrees = slopes[slowest] <= -0.5
     return measured, agrees
 
 
 def powers(decay: pd.DataFrame, names: Sequence[str], power: int) -> Judged:
     slopes = {name: slope for name, slope in deep_powers(decay).items() if name in names}
-    told = ", ".join(f"{LABELS[name]} {slope:.3f}" for name, slope in slopes.items())
+    told = ", ".join(f"{paper.LABELS[name]} {slope:.3f}" for name, slope in slopes.items())
     return told, all(abs(slope - power) <= 0.1 for slope in slopes.values())
 
 
 for kind, names, power in (
     ("a slope that jumps (ReLU, LeakyReLU, SELU)", KINKED, -2),
-    ("a continuous slope (Tanh, ELU, GELU)", [name for name in PAPER_ACTIVATIONS if name not in KINKED], -1),
+    ("a continuous slope (Tanh, ELU, GELU)", [name for name in paper.ACTIVATIONS if name not in KINKED], -1),
 ):
     rules.states(
         f"ours, from {SHRINKAGE}, equation 2.4",
@@ -174,7 +174,7 @@ def laws_agree(correlation: Table) -> Judged:
 )
 def shrinks(meanfield: pd.DataFrame) -> Judged:
     last = at_end(meanfield, gpn=True)
-    measured = ", ".join(f"{LABELS[name]} {value:.2g}" for name, value in _by_name(last.gap))
+    measured = ", ".join(f"{paper.LABELS[name]} {value:.2g}" for name, value in _by_name(last.gap))
     agrees = bool((last.gap < 0.1).all())
     return measured, agrees
 
@@ -182,7 +182,7 @@ def shrinks(meanfield: pd.DataFrame) -> Judged:
 def at_end(frame: pd.DataFrame, gpn: bool, rho: float = 0.0) -> pd.DataFrame:
     """Select the last layer of each function, in the paper's order."""
     chosen = frame[(frame.gpn == gpn) & (frame.layer == frame.layer.max()) & (frame.rho_0 == rho)]
-    found: pd.DataFrame = chosen.set_index("function").loc[list(PAPER_ACTIVATIONS)]
+    found: pd.DataFrame = chosen.set_index("function").loc[list(paper.ACTIVATIONS)]
     return found
 
 
@@ -198,7 +198,7 @@ def _by_name(values: pd.Series) -> list[tuple[str, float]]:
 def nonlinear(meanfield: pd.DataFrame) -> Judged:
     last = at_end(meanfield, gpn=True)
     terms = last.error / last.layer
-    measured = ", ".join(f"{LABELS[name]} {value:.3f}" for name, value in _by_name(terms)) + " of at most 0.5"
+    measured = ", ".join(f"{paper.LABELS[name]} {value:.3f}" for name, value in _by_name(terms)) + " of at most 0.5"
     agrees = bool((terms >= 0.01).all())
     return measured, agrees
 

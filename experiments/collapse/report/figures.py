@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bsnn import plotting
 from bsnn.collapse import probability as collapse
 from bsnn.collapse.fate import OPTIMISERS, OUTCOMES, SECOND_ORDER, TARGETS
+from bsnn.results.statistics import share_error
 from bsnn.results.tables import Table
 from experiments.collapse.training import CURVE_POINTS, METHODS
 
@@ -190,7 +191,7 @@ def probability(probability: Table, safe: Table) -> Figure:
     second.set_xlabel("width")
     second.set_title("(B)  largest number of layers", loc="left")
     second.legend()
-    gap, error = 100 * (two.exact - two.paper), 100 * np.sqrt(two.exact * (1 - two.exact) / two.members)
+    gap, error = 100 * (two.exact - two.paper), 100 * share_error(two.exact, two.members)
     simulated = 100 * (two.dead / two.members - two.paper)
     third.plot(two.depth, gap, color="#000000", label="exact")
     third.errorbar(
@@ -218,7 +219,7 @@ def orthogonal(probability: Table, orthogonal: Table) -> Figure:
         p, q = (table.dead.to_numpy() / table.members.to_numpy() for table in (one, other))
         axes[0, 0].plot(one.depth, p, "o", color=colour, markersize=2.5, label=f"width {width}")
         axes[0, 0].plot(other.depth, q, "o", color=colour, markersize=4.5, markerfacecolor="none")
-        error = np.sqrt(p * (1 - p) / one.members.to_numpy() + q * (1 - q) / other.members.to_numpy())
+        error = np.hypot(share_error(p, one.members.to_numpy()), share_error(q, other.members.to_numpy()))
         axes[0, 1].errorbar(one.depth, 100 * (q - p), yerr=100 * error, color=colour, linewidth=1.0)
     axes[0, 0].plot([], [], "o", color=plotting.GREY, markersize=4.5, markerfacecolor="none", label="orthogonal")
     legend(figure, axes[0, 0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from bsnn.collapse.fate import TARGETS
 from bsnn.results.rules import Judged, Rules
+from bsnn.results.statistics import share_error
 from experiments.collapse.report import figures
 from experiments.collapse.report.figures import LABELS
 
@@ -29,7 +29,7 @@ def percent(part: float, n: int) -> str:
     """Format 62.5 ± 4.3 %, with the binomial standard error; where that is 0, with the 95 % limit of 3 / n instead."""
     if part in (0, 1):
         return f"{100 * part:g} % ({'>' if part else '<'} {100 * abs(part - 3 / n):.3g} %)"
-    return f"{100 * part:.3g} ± {100 * math.sqrt(part * (1 - part) / n):.2g} %"
+    return f"{100 * part:.3g} ± {100 * share_error(part, n):.2g} %"
 
 
 def share(hits: pd.Series[bool]) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from bsnn.collapse.fate import CLOSE
 from bsnn.results.rules import Judged, Rules
+from bsnn.results.statistics import share_error
 from experiments.collapse.report.rules import by_target, share
 from experiments.collapse.report.rules_random import SIGMAS
 
@@ -50,7 +51,7 @@ def difference(symmetric: pd.DataFrame, orthogonal: pd.DataFrame) -> pd.DataFram
     """Compute width, depth, gap (the share with orthogonal weights minus that with He normal), standard error."""
     both = symmetric[symmetric.law == "he"].merge(orthogonal, on=["width", "depth"], suffixes=("_he", ""))
     p, q = both.dead_he / both.members_he, both.dead / both.members
-    error = np.sqrt(p * (1 - p) / both.members_he + q * (1 - q) / both.members)
+    error = np.hypot(share_error(p, both.members_he), share_error(q, both.members))
     return both[["width", "depth"]].assign(gap=q - p, error=error)
 
 

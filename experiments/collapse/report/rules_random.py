@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pandas as pd
 
 from bsnn.collapse import probability as theory
 from bsnn.results.rules import Judged, Rules
+from bsnn.results.statistics import share_error
 from experiments.collapse.report.rules import ROUNDING, Array, percent
 
 rules = Rules()
@@ -38,7 +37,7 @@ FRACTIONS = (
 def off(table: pd.DataFrame, count: str, total: str, theory: Array) -> Array:
     """Compute each share's deviation in the theory's binomial standard errors; inf if it must be exact and isn't."""
     totals = table[total].to_numpy(dtype=np.float64)
-    error = np.sqrt(theory * (1 - theory) / totals)
+    error = share_error(theory, totals)
     gap = table[count].to_numpy(dtype=np.float64) / totals - theory
     return np.where(error > 0, gap / np.where(error > 0, error, 1), np.where(abs(gap) < ROUNDING, 0, np.inf))
 
@@ -142,7 +141,7 @@ def theorem_10(probability: pd.DataFrame) -> Judged:
     gap = exact - paper
     worst, agreed = int(abs(gap).argmax()), int((abs(gap) < ROUNDING).sum())
     simulated = rows.dead.to_numpy() / members
-    sigmas = (simulated[worst] - paper[worst]) / math.sqrt(paper[worst] * (1 - paper[worst]) / members)
+    sigmas = (simulated[worst] - paper[worst]) / share_error(paper[worst], members)
     text = (
         f"equal for L <= {agreed}; then too low, by {100 * gap[worst]:.2f} points at most (L = {worst + 1}: Theorem 10 "
         f"{100 * paper[worst]:.2f} %, exact {100 * exact[worst]:.2f} %, simulated "
@@ -172,7 +171,7 @@ def deeper_narrower(probability: pd.DataFrame) -> Judged:
     n = int(he.members.iloc[0])
     dead = {int(width): he[he.width == width].sort_values("depth").dead.to_numpy() / n for width in he.width.unique()}
     shares = np.stack([dead[width] for width in sorted(dead)])
-    slack = SIGMAS * np.sqrt((shares[1:] * (1 - shares[1:]) + shares[:-1] * (1 - shares[:-1])) / n)
+    slack = SIGMAS * np.hypot(share_error(shares[1:], n), share_error(shares[:-1], n))
     ends = ", ".join(f"width {width} {percent(float(dead[width][-1]), n)}" for width in sorted(dead))
     text = f"at {len(shares[0])} layers: {ends} (n = {n} each)"
     return text, bool((np.diff(shares, axis=1) >= 0).all() and (np.diff(shares, axis=0) <= slack).all())

@@ -12,14 +12,6 @@ from bsnn import paper, plotting
 from bsnn.results.tables import Table
 from experiments.theory.report.columns import PRINTED_NORMS, nonlinear, outs, paper_root
 
-LABELS = {
-    "tanh": "Tanh",
-    "relu": "ReLU",
-    "leaky_relu": "LeakyReLU",
-    "elu": "ELU",
-    "selu": "SELU",
-    "gelu": "GELU",
-}
 NOISE = 1e-28  # squared coefficients below are rounding (odd or even functions have exact zeros)
 FAMILY_MARKERS = {
     "paper": ("*", "#D55E00", "the paper's six"),
@@ -41,7 +33,7 @@ def coefficients(hermite: Table, constants: Table) -> Figure:
         rows = gpn[(gpn.function == name) & (gpn.degree > 0)]
         rows = rows[(rows.coefficient**2 > NOISE) & rows.degree.isin(shown)]
         line = look.line(linestyle="none", marker=look.marker, markersize=3, markeredgewidth=0.7)
-        panel.plot(rows.degree, rows.coefficient**2, label=LABELS[name], **line)
+        panel.plot(rows.degree, rows.coefficient**2, label=paper.LABELS[name], **line)
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xlabel("degree $k$")
@@ -177,7 +169,7 @@ def lemma5(lemma5: Table) -> Figure:
                     rows.width, rows.limit_mean, color=look.color, linewidth=0.8, linestyle="-" if filled else ":"
                 )
                 panel.plot(rows.width, rows["mean"], look.marker, color=look.color, markerfacecolor=color)
-    handles = [Line2D([], [], **look.line(linestyle="none", marker=look.marker), label=LABELS[name])
+    handles = [Line2D([], [], **look.line(linestyle="none", marker=look.marker), label=paper.LABELS[name])
                for name, look in plotting.looks(paper.ACTIVATIONS).items()]  # fmt: skip
     panel.legend(handles=handles, loc="lower left", handletextpad=0.3)
     panel.set_title(r"(a)  $\phi^2$ (filled), $\phi'^2$ (open) of GPN functions", loc="left")
@@ -225,7 +217,7 @@ def talk(talk: Table, histogram: Table) -> Figure:
 
 def _legend(figure: Figure) -> None:
     handles = [
-        Line2D([], [], **look.line(marker=look.marker), label=LABELS[name])
+        Line2D([], [], **look.line(marker=look.marker), label=paper.LABELS[name])
         for name, look in plotting.looks(paper.ACTIVATIONS).items()
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=6, handlelength=3.2, columnspacing=1.4)

@@ -19,8 +19,8 @@ from typing import NamedTuple, ParamSpec, TypeVar
 from hydra.errors import CompactHydraException
 
 from bsnn.errors import UserError
+from bsnn.process import STARTED
 from bsnn.training.tally import Tally
-from experiments import STARTED
 
 MORE_TO_DO = 75
 """Exit code for a reached time limit, if the same command goes on: sysexits.h calls it a temporary failure."""
