@@ -32,9 +32,9 @@ class SigmoidGELU(nn.Module):
 
 
 def value_and_slope(phi: Callable[[Tensor], Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
-    """phi(h) and phi'(h), elementwise, for any phi that torch can differentiate; neither is part of a graph.
+    """Return phi(h) and phi'(h), elementwise, for any phi that torch can differentiate; neither is part of a graph.
 
-    phi' is what autograd says, also at a kink, and 0 for a phi that doesn't depend on h as far as autograd sees.
+    phi' is autograd's value, also at a kink. It is 0 for a phi that doesn't depend on h as far as autograd sees.
     """
     with torch.enable_grad():
         h = h.detach().clone().requires_grad_()

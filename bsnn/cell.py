@@ -21,7 +21,7 @@ from bsnn.gpn import GPN
 from bsnn.modules import build
 from bsnn.quadrature import float64_phi
 
-# Raise it when a change of the code changes what a cell computes: records made before are then other cells.
+# Raise it when a change of the code changes what a cell computes: older records then belong to other cells.
 PROTOCOL_VERSION = 2
 
 
@@ -47,7 +47,7 @@ class Cell:
     dtype: str
     initialisation: str = "orthogonal"
     trusted: bool = field(default=True, compare=False, repr=False)
-    """True if `activation_module` may name anything, as a user's own config may. Not a part of the cell's identity."""
+    """True if `activation_module` may name anything, as a user's own config may. No part of the identity."""
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> Cell:
@@ -73,7 +73,7 @@ class Cell:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], trusted: bool = False) -> Cell:
-        """The cell that `as_dict` gave. It isn't trusted by default: a record may come from somebody else."""
+        """Make the cell that `as_dict` described. It isn't trusted by default: a record may come from somebody else."""
         return cls(**values, trusted=trusted)
 
     def as_dict(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Cell:
         return replace(self, seed=seed)
 
     def make_activation(self) -> nn.Module:
-        """phi, or a phi + b for a GPN cell.
+        """Return phi, or a phi + b for a GPN cell.
 
         Raises UserError for what isn't one elementwise function, can't be normalised, or isn't trusted (bsnn.modules).
         """

@@ -214,7 +214,7 @@ Schema = TypeVar("Schema")
 
 
 def checked(config: DictConfig, schema: type[Schema]) -> Schema:
-    """`config` as an object of `schema`, or a UserError that names the key, what was expected and what was found."""
+    """Return `config` as an object of `schema`. Raises UserError: the key, what was expected and what was found."""
     _refuse_unknown_keys(config, schema)
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
@@ -247,7 +247,7 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _name(setting: str, value: str) -> None:
-    if value != MISSING and NAME.fullmatch(value) is None:  # what is missing, `checked` has told
+    if value != MISSING and NAME.fullmatch(value) is None:  # `checked` has already reported a missing one
         raise UserError(
             f"{setting}: expected at most 64 letters (a-z), digits, '_', '-' and '.', of which the last two don't come "
             f"first, since it becomes part of a path, found {value!r}."

@@ -4,5 +4,7 @@ from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A user's mistake: what was expected, what was found, what to do. Commands print the message alone and exit with
-    1."""
+    """A mistake of the user. The message says what was expected, what was found and what to do.
+
+    Entry points print the message alone and exit with 1.
+    """

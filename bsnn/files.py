@@ -1,6 +1,6 @@
 """Files that are whole or absent: every result is written beside its place, flushed to disk, and renamed into it.
 
-Also folders that one process has for itself, and paths as users give them.
+This module also locks folders for one process and expands paths as users give them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NON_FINITE = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
 def user_path(text: str | Path) -> Path:
-    """A path as a user gives it, with ~ for the home directory. Raises UserError if that isn't known."""
+    """Return a path as a user gives it, with ~ expanded. Raises UserError if the home directory isn't known."""
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
@@ -69,12 +69,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Strict JSON; inf, -inf and nan, which are results here, become the strings "inf", "-inf", "nan"."""
+    """Write strict JSON; inf, -inf and nan, which are results here, become the strings "inf", "-inf", "nan"."""
     write_text(path, json.dumps(_encode(value), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The inverse of `write_json`. Raises UserError if the file isn't JSON."""
+    """Read what `write_json` wrote. Raises UserError if the file isn't JSON."""
     try:
         return _decode(json.loads(path.read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -101,7 +101,7 @@ def _decode(value: Any) -> Any:
 
 @contextmanager
 def locked(folder: Path, on_wait: Callable[[], object]) -> Iterator[None]:
-    """Hold `folder`, made if need be, for this process alone; `on_wait` is called if another holds it.
+    """Hold `folder`, made if need be, for this process alone; call `on_wait` if another process holds it.
 
     The system frees the lock when its holder dies. Raises what `try_lock` raises.
     """
@@ -116,7 +116,7 @@ def locked(folder: Path, on_wait: Callable[[], object]) -> Iterator[None]:
 
 
 def try_lock(folder: Path) -> FileLock | None:
-    """The lock of `folder`, made if need be, to be released by any thread; None while somebody else holds it.
+    """Take the lock of `folder`, made if need be; any thread may release it. None while somebody else holds it.
 
     The system frees it when its holder dies. Raises OSError for a folder that can't be written to, and UserError on a
     file system without flock: any other lock would outlive a killed holder, who would then wait for itself for ever.
@@ -143,14 +143,14 @@ def _acquired(folder: Path, timeout: float) -> FileLock:
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
-    """The OSError that an exception is or came from: torch.save reports a full disk as a RuntimeError over it."""
+    """Find the OSError that an exception is or came from: torch.save wraps that of a full disk in a RuntimeError."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _is_of(path: Path, error: OSError) -> bool:
-    """Tell whether the error is that of writing to `path`, and not of another file or program that `write` needs."""
+    """Tell an error of writing to `path` from one of another program or file that `write` needs."""
     if error.filename is None:
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
     place = Path(os.fsdecode(error.filename))

@@ -21,7 +21,7 @@ ACTIVATIONS = "torch.nn.modules.activation"
 
 
 def build(module: Mapping[str, Any], trusted: bool) -> nn.Module:
-    """The module that `module` describes. Raises UserError for one that isn't trusted and isn't known as harmless."""
+    """Build the module that `module` describes. Raises UserError if it is neither trusted nor known as harmless."""
     if trusted:
         made: nn.Module = instantiate(dict(module))
         return made
@@ -42,7 +42,7 @@ def build(module: Mapping[str, Any], trusted: bool) -> nn.Module:
 
 
 def _known(target: object) -> type[nn.Module] | None:
-    """The activation class of torch.nn, or module class of bsnn, at this path; None for anything else."""
+    """Return the activation class of torch.nn, or module class of bsnn, at this path; None for anything else."""
     where, _, name = str(target).rpartition(".")
     if where not in ("torch.nn", ACTIVATIONS) and where.split(".")[0] != "bsnn":
         return None  # and nothing is imported
@@ -57,7 +57,7 @@ def _known(target: object) -> type[nn.Module] | None:
 
 
 def _plain(value: object) -> bool:
-    """Tell whether it is a number, a text, a truth value, None, or lists and mappings of such without a target."""
+    """True for a number, a text, a truth value, None, and lists and mappings of these that have no target."""
     if isinstance(value, Mapping):
         return TARGET not in value and all(isinstance(key, str) and _plain(item) for key, item in value.items())
     if isinstance(value, list):

@@ -126,7 +126,7 @@ class BSNN(nn.Module):
 
     @property
     def depth(self) -> int:
-        """L."""
+        """The number of constrained layers, L."""
         return self.V.shape[0]
 
     @property
@@ -143,7 +143,7 @@ class BSNN(nn.Module):
 
     @torch.no_grad()
     def signals(self, x_BD: Tensor) -> Signals:
-        """x, h and phi'(h) of every constrained layer, in the module's present mode (train or eval).
+        """Compute x, h and phi'(h) of every constrained layer, in the module's present mode (train or eval).
 
         In training mode a network with batch norm updates its running statistics, as in any forward pass.
         """
@@ -159,8 +159,8 @@ class BSNN(nn.Module):
     def gradient_norms(self) -> Tensor:
         r""":math:`\lVert \partial E / \partial V^{(l)} \rVert_F` of every constrained layer after a backward pass.
 
-        float64, shape (L,), bottom to top: squares of float32 gradients would underflow below 1e-23, and tell of a
-        vanished gradient where there is a small one. Raises ValueError before any backward pass.
+        float64, shape (L,), bottom to top. Squares of float32 gradients would underflow below 1e-23 and make a small
+        gradient look like a vanished one. Raises ValueError before any backward pass.
         """
         if self.V.grad is None:
             raise ValueError("gradient_norms: expected gradients, found none; call backward() first")
@@ -168,7 +168,7 @@ class BSNN(nn.Module):
         return torch.stack(norms)
 
     def _pre_activation(self, layer: int, V: Tensor, x_BN: Tensor) -> Tensor:
-        # a layer's W at a time: all at once (self.W) is twice as slow to differentiate at width 500, being out of cache
+        # One layer's W at a time: all at once (self.W) leave the cache, which makes autograd twice as slow at width 500
         h_BN = F.linear(x_BN, normalised_rows(V))
         return self.batch_norms[layer](h_BN) if self.batch_norms else h_BN
 

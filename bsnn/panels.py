@@ -1,4 +1,4 @@
-"""Bisected Gauss-Legendre panels: adaptive integration of any function of a real number, and where it breaks.
+"""Bisected Gauss-Legendre panels: adaptive integration of a function of a real number, and a search for its breaks.
 
 A panel is bisected until 16 Gauss nodes resolve the function on it. The test compares values, not integrals: the
 polynomial through the nodes is read at the 32 nodes of the two halves and just inside both ends, and has to be the
@@ -6,7 +6,7 @@ function there. A kink or jump anywhere in the panel lies between two of these 5
 sides miss. Comparing integrals would be blind in two ways: a kink between an end and the first node changes none of
 them, and elsewhere errors of either sign may cancel.
 
-What no sample can show is a feature between two neighbouring points that leaves both sides as they are. First panels of
+No sample can show a feature between two neighbouring points that leaves both sides as they are. First panels of
 width 1/8 show everything wider than 0.01; for narrower features the ends of panels can be given.
 """
 
@@ -29,17 +29,17 @@ RANGE = 38.0
 """The density of N(0, 1) at 38 is 1e-314, where float64 ends."""
 
 _NODES = 16
-# Enough for |x|^0.6, whose phi'^2 ~ |x|^-0.8 is barely integrable at 0; what still moves after this is divergent.
+# Enough for |x|^0.6, whose phi'^2 ~ |x|^-0.8 is barely integrable at 0; an integral that still changes is divergent.
 _MAX_BISECTIONS = 400
 _MAX_PANELS = 2**16
-# What two neighbouring floats hold between them may be in doubt by this much: breaks are known to the last bit of x.
+# An integral's part between two neighbouring floats may be in doubt by this much: breaks are known to the last bit.
 _LAST_BIT = 1e-12
 # Ends are approached to this share of a panel, but not nearer than two floats: an end is often itself a break.
 _INSET = 2.0**-48
 _TWO_FLOATS = 2.0**-51  # of |x|
 # Breaks are sought down to panels of 2^-64 of the first ones: near 0 float64 would go on to 1e-308.
 _BREAK_LEVELS = 64
-# What is rough on panels of 2^-12 of the first ones, and smooth on smaller ones, has a bend rather than a jump.
+# A place that is rough on panels of 2^-12 of the first ones, and smooth on smaller ones, has a bend, not a jump.
 _BENT_LEVEL = 12
 # Narrower panels, between two breaks, are not cut: too few floats are left in them.
 _NARROWEST = 2.0**-40
@@ -47,7 +47,7 @@ _TINY = torch.finfo(torch.float64).tiny
 
 
 class NotResolvedError(ValueError):
-    """Bisection led nowhere. at: x; component: which of f's, or -1 if some integral became infinite."""
+    """Bisection failed. at: x; component: which of f's failed, or -1 if some integral became infinite."""
 
     def __init__(self, at: float, component: int) -> None:
         super().__init__(f"component {component} does not converge near x = {at:.6g}")
@@ -55,7 +55,7 @@ class NotResolvedError(ValueError):
 
 
 class Integrals(NamedTuple):
-    """Integrals of f, (I,), and the panels whose `gauss` nodes they come from: their ends lo and hi, (P,)."""
+    """Integrals of f, (I,), and the ends lo and hi, (P,), of the panels whose `gauss` nodes they come from."""
 
     total: Tensor
     lo: Tensor
@@ -63,7 +63,7 @@ class Integrals(NamedTuple):
 
 
 def first_edges(kinks: Sequence[float], per_unit: int = 8, reach: float = RANGE) -> Tensor:
-    """Ends of the first panels, sorted: a uniform grid over [-reach, reach] that includes 0, and the given kinks.
+    """Return the ends of the first panels, sorted: a uniform grid over [-reach, reach] with 0 in it, and the kinks.
 
     Raises ValueError unless the kinks are finite.
     """
@@ -75,14 +75,14 @@ def first_edges(kinks: Sequence[float], per_unit: int = 8, reach: float = RANGE)
 
 
 def gauss(lo: Tensor, hi: Tensor) -> tuple[Tensor, Tensor]:
-    """Gauss-Legendre nodes and weights of panels: lo, hi (P,) -> (P, 16) each."""
+    """Return Gauss-Legendre nodes and weights of panels: lo, hi (P,) -> (P, 16) each."""
     points, weights, _, _ = _constants()
     half = ((hi - lo) / 2).unsqueeze(1)
     return lo.unsqueeze(1) + half * (1 + points), half * weights
 
 
 def panel_integrals(f: Sampled, lo: Tensor, hi: Tensor) -> Tensor:
-    """Integrate f over each panel by its 16 nodes, unchecked: lo, hi (P,) -> (P, I)."""
+    """Integrate f over each panel with its 16 nodes, unchecked: lo, hi (P,) -> (P, I)."""
     x, weight = gauss(lo, hi)
     integrals: Tensor = (f(x.flatten()).unflatten(0, x.shape) * weight.unsqueeze(-1)).sum(1)
     return integrals
@@ -96,14 +96,16 @@ def integrate(
     exact: Sequence[float] = (),
     doubt: Callable[[Level], Tensor] | None = None,
 ) -> Integrals:
-    """Integrals over [edges[0], edges[-1]], panels bisected between `edges`.
+    """Integrate f over [edges[0], edges[-1]], bisecting the panels between `edges`.
 
-    scale: integrals (I,) -> what each is measured against. tolerance: the share of it that one panel may leave in
-    doubt. A panel without a break leaves far less, so the error is `tolerance` times the number of breaks. exact: those
-    of the edges that are breaks to the last bit. doubt: what a panel's integrals may be off by, (P, I), if not
-    `Level.doubt`.
+    Args:
+        scale: integrals (I,) -> the size that each error is measured against.
+        tolerance: the share of that size that one panel may leave in doubt. A panel without a break leaves far less, so
+            the error is `tolerance` times the number of breaks.
+        exact: those of the edges that are breaks to the last bit.
+        doubt: a bound on the error of a panel's integrals, (P, I); default: `Level.doubt`.
 
-    Raises NotResolvedError if an integral is infinite, or f has breaks that float64's x cannot tell well enough.
+    Raises NotResolvedError if an integral is infinite, or if f has breaks that float64's x can't place well enough.
     """
     level = Level.first(f, edges)
     known = torch.tensor(exact, dtype=torch.float64, device="cpu")
@@ -134,17 +136,17 @@ def integrate(
 
 
 def breaks(f: Sampled, edges: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Find where f jumps by more than `tolerance`, to the last bit of x, and where it bends, to about 2^-15; both
-    sorted.
+    """Find the points where f jumps by more than `tolerance`, to the last bit of x, and where it bends, to about 2^-15.
 
-    A function whose components are phi and phi' jumps where phi jumps or has a kink, and bends where phi' has one.
+    Both are sorted. A function whose components are phi and phi' jumps where phi jumps or has a kink, and bends where
+    phi' has a kink.
 
-    Sought between the ends of the first panels, `edges`, of width 1/8, and jumps also at them. Raises
-    NotResolvedError if f is rough all over.
+    The search covers the space between the ends of the first panels, `edges`, of width 1/8; jumps are also found at
+    these ends. Raises NotResolvedError if f is rough all over.
     """
     level, jumping, bent = Level.first(f, edges), [edges[:0]], set[float]()
     for number in range(_BREAK_LEVELS):
-        # A jump shows in a panel that no bisection resolves or, when an end of panels has fallen on it, across that.
+        # A jump shows in a panel that no bisection resolves. If an end of panels falls on it, it shows across that end.
         jumps = (level.across > tolerance).any(2)
         rough = level.rough(tolerance)
         last = rough & level.indivisible
@@ -167,15 +169,15 @@ def breaks(f: Sampled, edges: Tensor, tolerance: float) -> tuple[Tensor, Tensor]
 
 
 def _roundest(lo: float, hi: float) -> float:
-    """The shortest decimal in [lo, hi]: what breaks at 0.1 breaks at 0.1."""
+    """Return the shortest decimal in [lo, hi], so that a break at 0.1 is reported at 0.1."""
     middle = (lo + hi) / 2
     return 0.0 + next((r for r in (round(middle, digits) for digits in range(15)) if lo <= r <= hi), middle)
 
 
 def _largest_jumps(f: Sampled, lo: Tensor, hi: Tensor) -> Tensor:
-    """Find in each interval the float next to which f changes most, by bisection: lo, hi (P,) -> at most P, sorted.
+    """Bisect each interval to the float next to which f changes most: lo, hi (P,) -> at most P, sorted.
 
-    Of the two floats the rounder is taken.
+    Of the two neighbouring floats the one with the shorter decimal is taken.
     """
     for _ in range(2 * _BREAK_LEVELS if len(lo) else 0):
         middle = (lo + hi) / 2
@@ -188,8 +190,10 @@ def _largest_jumps(f: Sampled, lo: Tensor, hi: Tensor) -> Tensor:
 
 
 def cuts(f: Sampled, edges: Tensor, tolerance: float) -> Tensor:
-    """Find where to cut the panels between `edges`, and the ends of those that need it, so that f is a polynomial of
-    degree 15 on each to `tolerance`: sorted. Raises NotResolvedError if f is rough all over."""
+    """Find cuts of the panels between `edges` so that f is a polynomial of degree 15 on each piece, to `tolerance`.
+
+    Returns the cuts and the ends of the panels that need them, sorted. Raises NotResolvedError if f is rough all over.
+    """
     found = [edges[:0]]
     level = Level.first(f, edges)
     for _ in range(_BREAK_LEVELS):
@@ -209,7 +213,7 @@ class Level:
     lo: Tensor  # (P,)
     hi: Tensor  # (P,)
     halves: Tensor  # (2P, 16, I), all left halves first
-    across: Tensor  # (P, 2, I): |f just inside less f just outside| at lo and at hi
+    across: Tensor  # (P, 2, I): |f just inside - f just outside| at lo and at hi
     inset: Tensor  # (P,): how far from the ends "just inside" and "just outside" are
     integrals: Tensor  # (2P, I), over the halves
     misfit: Tensor  # (P, 34, I): |f - p|, p the polynomial through the 16 nodes of the panel, at all these points
@@ -222,7 +226,7 @@ class Level:
 
     @classmethod
     def _sampled(cls, f: Sampled, lo: Tensor, hi: Tensor, whole: Tensor) -> Level:
-        """whole: f at the panels' own nodes, (P, 16, I)."""
+        """Sample panels; whole: f at their own nodes, (P, 16, I)."""
         inset = torch.maximum((hi - lo) * _INSET, torch.maximum(lo.abs(), hi.abs()) * _TWO_FLOATS)
         x, weight = gauss(*_halves(lo, hi))
         sampled = f(torch.cat([x.flatten(), lo + inset, hi - inset, lo - inset, hi + inset]))
@@ -234,19 +238,19 @@ class Level:
         return cls(lo, hi, halves, (ends - outside).abs(), inset, (halves * weight.unsqueeze(-1)).sum(1), misfit)
 
     def bisected(self, f: Sampled, rough: Tensor) -> Level:
-        """The halves of the panels chosen by `rough`, (P,) bool."""
+        """Sample the halves of the panels chosen by `rough`, (P,) bool."""
         if 2 * int(rough.sum()) > _MAX_PANELS:
             raise NotResolvedError(float(self.lo[rough][0]), 0)
         return self._sampled(f, *_halves(self.lo[rough], self.hi[rough]), self.halves[rough.repeat(2)])
 
     def rough(self, tolerance: float) -> Tensor:
-        """Tell whether some component misses its polynomial by more than `tolerance`: (P,) bool."""
+        """Tell which panels have a component that misses its polynomial by more than `tolerance`: (P,) bool."""
         return ~(self.misfit.amax((1, 2)) <= tolerance)
 
     def doubt(self) -> Tensor:
-        """The integral of |f - p| over the panels, (P, I), taken to be constant between an end and the next node.
+        """Integrate |f - p| over the panels, (P, I), taken to be constant between an end and the next node.
 
-        Less what the rounding of x by its last bit makes of f where it is steep, which no bisection would mend.
+        The effect of rounding x in its last bit, where f is steep, is subtracted: no bisection would mend it.
         """
         width = self.hi - self.lo
         last_bit = torch.maximum(self.lo.abs(), self.hi.abs()) * _TWO_FLOATS / width
@@ -256,13 +260,13 @@ class Level:
         return (width / 2).unsqueeze(1) * (_constants()[3].unsqueeze(1) * misfit).sum(1)
 
     def last_bit(self, exact: Tensor) -> Tensor:
-        """Bound the integrals' error that comes from a break which is seen at an end but may lie beside it, (P, I)."""
+        """Bound the error of the integrals, (P, I), if a break seen at an end of a panel lies beside that end."""
         beside = torch.stack([torch.where(torch.isin(end, exact), 0, self.inset) for end in (self.lo, self.hi)], dim=1)
         return (beside.unsqueeze(2) * self.across).sum(1)
 
     @property
     def indivisible(self) -> Tensor:
-        """Tell whether there is no float64 between the ends: (P,) bool."""
+        """True for panels without a float64 between their ends: (P,) bool."""
         middle = (self.lo + self.hi) / 2
         return (middle <= self.lo) | (middle >= self.hi)
 
@@ -274,8 +278,11 @@ def _halves(lo: Tensor, hi: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _constants() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Constants on [-1, 1]: Gauss nodes and weights (16,); the polynomial through the nodes, read at the halves' 32
-    nodes and at the ends (34, 16); the weights of these 34 points in `doubt`."""
+    """Compute constants on [-1, 1].
+
+    Gauss nodes and weights, (16,) each; the matrix (34, 16) that evaluates the polynomial through the nodes at the 32
+    nodes of the halves and at the ends; the weights of these 34 points in `doubt`.
+    """
     points, weights = np.polynomial.legendre.leggauss(_NODES)
     read = np.concatenate([(points - 1) / 2, (points + 1) / 2, [-1.0, 1.0]])
     others = ~np.eye(_NODES, dtype=bool)

@@ -1,4 +1,4 @@
-"""The house style of every figure: one look a function, log axes that show 0 and inf, reproducible files.
+"""The house style of every figure: one look for each function, log axes that show 0 and inf, reproducible files.
 
     with plotting.style():  # labels and legends take their sizes from here when they are made
         figure, axes = plotting.figure(2, 2, size=(7.0, 5.0))
@@ -71,7 +71,7 @@ class Look:
     dashes: str | tuple[float, tuple[float, ...]]  # matplotlib's linestyle
 
     def line(self, markers: int | None = None, **overrides: Any) -> dict[str, Any]:
-        """Arguments for Axes.plot; `markers` is every how many points a marker is set (None: at none)."""
+        """Return arguments for Axes.plot. markers: set a marker at every so many points; None: no markers."""
         look: dict[str, Any] = {"color": self.color, "linestyle": self.dashes, "markerfacecolor": "white"}
         if markers is not None:
             look |= {"marker": self.marker, "markevery": markers}
@@ -96,7 +96,7 @@ FALLBACKS = (
 
 
 def looks(keys: Iterable[str]) -> dict[str, Look]:
-    """The look of each function: fixed for the paper's six, from the fallbacks, in order of appearance, for others."""
+    """Choose the look of each function: fixed for the paper's six; others take the fallbacks in order of appearance."""
     chosen: dict[str, Look] = {}
     others = 0
     for key in keys:
@@ -111,7 +111,7 @@ def looks(keys: Iterable[str]) -> dict[str, Look]:
 
 
 def style() -> AbstractContextManager[None]:
-    """matplotlib's defaults and the house style, whatever the user's matplotlibrc says, for the length of a block.
+    """Apply matplotlib's defaults and the house style within a block, whatever the user's matplotlibrc says.
 
     `figure` and `save` enter it by themselves as well.
     """
@@ -121,7 +121,7 @@ def style() -> AbstractContextManager[None]:
 def figure(
     rows: int = 1, columns: int = 1, size: tuple[float, float] = (PAGE_WIDTH, 4.5), **subplots: Any
 ) -> tuple[Figure, Any]:
-    """A figure of `size` inches and its axes as an array (rows, columns); `subplots` goes to Figure.subplots."""
+    """Make a figure of `size` inches and its axes, an array (rows, columns); `subplots` goes to Figure.subplots."""
     with style():
         made = Figure(figsize=size, layout="constrained")
         axes = made.subplots(rows, columns, squeeze=False, **subplots)
@@ -129,7 +129,7 @@ def figure(
 
 
 def budget_note(made: Figure, text: str) -> None:
-    """One small line under the figure: which budget it was made with. Call it once, before `save`."""
+    """Write one small line under the figure that names its budget. Call it once, before `save`."""
     height = made.get_figheight()
     engine: Any = made.get_layout_engine()
     assert engine is not None, "expected a figure from plotting.figure"
@@ -166,7 +166,7 @@ class LogRange:
 
     @classmethod
     def of(cls, series: Iterable[Sequence[float] | NDArray[np.float64]]) -> LogRange:
-        """The range of all values >= 0 of all series; nan is nowhere on the axis."""
+        """Compute the range of all values >= 0 of all series; nan is nowhere on the axis."""
         values = np.concatenate([np.asarray(one, dtype=np.float64).ravel() for one in series])
         proper = values[np.isfinite(values) & (values > 0)]
         low, high = (float(proper.min()), float(proper.max())) if proper.size else (0.1, 10.0)
@@ -178,7 +178,7 @@ class LogRange:
         return cls(low, high, floor, ceiling)
 
     def place(self, values: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where to draw `values`: 0 on the floor, inf on the ceiling, the rest as they are."""
+        """Return the heights at which to draw `values`: 0 on the floor, inf on the ceiling, the rest as they are."""
         placed = np.array(values, dtype=np.float64)
         if self.floor is not None:
             placed[placed == 0] = self.floor

@@ -1,4 +1,4 @@
-"""Propagate norms through random orthogonal networks: the experiment behind Figs 1-3 (section 3.1), without training.
+"""Norms of signals and gradients in a random orthogonal network: Figs 1-3 (section 3.1), no training.
 
 For l = 1..L, with x^(1) and dE/dx^(L+1) standard Gaussian, one of each for every sample, and every W^(l) Haar-uniform:
 
@@ -58,11 +58,11 @@ def draw(
     device: torch.device | str = "cpu",
     workers: int = 1,
 ) -> Draw:
-    """The `index`-th repetition at this width.
+    """Draw the `index`-th repetition at this width.
 
-    Layer l has a stream of its own, named by (seed, index, width, l), and input and error share that of l = 0: a deeper
-    draw begins like a shallower one, and `workers` threads give what one gives. Needs depth x width x width numbers of
-    memory: 1.8 GB for 200 layers of width 1500 in float32.
+    Layer l has a stream of its own, named by (seed, index, width, l). Input and error share the stream of l = 0. So a
+    deeper draw begins like a shallower one, and any number of `workers` threads gives the same draw. Needs memory for
+    depth x width x width numbers: 1.8 GB for 200 layers of width 1500 in float32.
     """
     stream = generator(seed, Purpose.SYNTHETIC, index, width, 0)
     input_BN, error_BN = torch.randn(2, samples, width, generator=stream, dtype=dtype, device="cpu").to(device)
@@ -77,7 +77,7 @@ def draw(
 
 
 def each(task: Callable[[Item], Result], items: Iterable[Item], workers: int) -> list[Result]:
-    """[task(item) for item in items], `workers` at a time.
+    """Return [task(item) for item in items], computed `workers` at a time.
 
     Made for torch with one thread in each operation (torch.set_num_threads(1)). If operations were split instead of
     items, each would wait for its slowest part, which takes several times as long once other processes use the cores.
@@ -96,7 +96,7 @@ class Profile:
     gradient_mean, gradient_std  ||y^(l)||_2 ||x^(l)||_2 = ||dE/dW^(l)||_F of one sample (Proposition 1): the same
     batch_gradient               ||1/B sum_b y_b^(l) x_b^(l)^T||_F, the norm of the gradient averaged over the samples
 
-    Squares are summed: a norm below 1e-154 (float64) or 1e-19 (float32) comes out smaller than it is, in the end as 0.
+    Squares are summed: a norm below 1e-154 (float64) or 1e-19 (float32) loses accuracy and finally becomes 0.
     """
 
     signal_mean: Tensor
@@ -107,7 +107,7 @@ class Profile:
 
 
 def forward(phi: Phi, drawn: Draw) -> Iterator[tuple[Tensor, Tensor]]:
-    """x^(l) and phi'(h^(l)) for l = 1..L, both of shape (B, N)."""
+    """Yield x^(l) and phi'(h^(l)) for l = 1..L, both of shape (B, N)."""
     x_BN = drawn.input
     for W_NN in drawn.weights:
         following_BN, slope_BN = value_and_slope(phi, x_BN @ W_NN.T)
@@ -116,7 +116,7 @@ def forward(phi: Phi, drawn: Draw) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def propagate(phi: Phi, drawn: Draw) -> Profile:
-    """Forward and backward through all layers. Holds x and phi' of every layer: 2 L B N numbers beside the draw."""
+    """Go forward and backward through all layers. Holds x and phi' of every layer: 2 L B N numbers beside the draw."""
     layers = list(forward(phi, drawn))
     width = drawn.input.shape[1]
     rows = []
@@ -133,10 +133,10 @@ def propagate(phi: Phi, drawn: Draw) -> Profile:
 
 
 def batch_gradient_norm(x_BN: Tensor, y_BN: Tensor) -> Tensor:
-    """||1/B sum_b y_b x_b^T||_F, a scalar.
+    """Compute ||1/B sum_b y_b x_b^T||_F, a scalar.
 
-    For wide layers through the Gram matrices, ||Y^T X||_F^2 = sum_ab (X X^T)_ab (Y Y^T)_ab: 4 B^2 N operations instead
-    of 2 B N^2.
+    For wide layers it uses the Gram matrices, ||Y^T X||_F^2 = sum_ab (X X^T)_ab (Y Y^T)_ab. That takes 4 B^2 N
+    operations instead of 2 B N^2.
     """
     samples, width = x_BN.shape
     if width <= 2 * samples:
@@ -147,7 +147,7 @@ def batch_gradient_norm(x_BN: Tensor, y_BN: Tensor) -> Tensor:
 
 
 def ratio(norms_L: Tensor) -> float:
-    """max_l / min_l, the gradient norm ratio of Fig. 3: >= 1; inf if the minimum is 0, nan for 0/0."""
+    """Compute max_l / min_l, the gradient norm ratio of Fig. 3: >= 1; inf if the minimum is 0, nan for 0/0."""
     return float(norms_L.max() / norms_L.min())
 
 
@@ -155,7 +155,7 @@ def ratio(norms_L: Tensor) -> float:
 class SlopeHistogram:
     """Counts of phi'(h_i^(l)) over units, layers and samples (Fig. 2).
 
-    Bin k is [left + k width, left + (k + 1) width); what lies outside is counted too: `below`, `above`.
+    Bin k is [left + k width, left + (k + 1) width). Values outside are counted in `below` and `above`.
     """
 
     left: float
@@ -185,7 +185,7 @@ class SlopeHistogram:
 
 
 def slope_histogram(phi: Phi, drawn: Draw, left: float, bin_width: float, bins: int) -> SlopeHistogram:
-    """The histogram of phi'(h_i^(l)) over all N units, L layers and B samples of a draw: L B N values."""
+    """Count phi'(h_i^(l)) over all N units, L layers and B samples of a draw: L B N values."""
     histogram = SlopeHistogram(left, bin_width, bins)
     for _, slope_BN in forward(phi, drawn):
         histogram.add(slope_BN)
@@ -193,5 +193,5 @@ def slope_histogram(phi: Phi, drawn: Draw, left: float, bin_width: float, bins: 
 
 
 def _mean_and_std(values_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and sample standard deviation; the latter is 0 for one sample."""
+    """Compute the mean and the sample standard deviation; the latter is 0 for one sample."""
     return values_B.mean(), values_B.std() if len(values_B) > 1 else torch.zeros_like(values_B.mean())

@@ -15,12 +15,12 @@ from torch import Tensor
 
 
 class Purpose(IntEnum):
-    """Purpose of a random stream. The numbers are part of every result: never renumber, only append."""
+    """The purpose of a stream. The numbers are part of every result: never renumber, only append."""
 
     INITIAL_WEIGHTS = 0
     BATCH_ORDER = 1  # index: epoch
     SYNTHETIC = 2  # Figs 1-3, index: draw
-    # the studies; index: what each likes
+    # the studies; each chooses what its index means
     THEORY = 3
     VANISHING = 4
     SHRINKAGE = 5
@@ -29,17 +29,16 @@ class Purpose(IntEnum):
 
 
 def generator(seed: int, purpose: Purpose, *index: int) -> torch.Generator:
-    """A CPU generator for the stream (seed, purpose, *index); streams are independent of each other (SeedSequence)."""
+    """Make a CPU generator for the stream (seed, purpose, *index); streams are independent (SeedSequence)."""
     state = np.random.SeedSequence([seed, int(purpose), *index]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 def device_of(generator: torch.Generator | None) -> torch.device:
-    """Return the device on which `generator` draws, whatever torch's default is; without a generator the default
-    device."""
+    """Return the device on which `generator` draws; without a generator, torch's default device."""
     return torch.get_default_device() if generator is None else generator.device
 
 
 def batch_order(seed: int, epoch: int, n: int) -> Tensor:
-    """The permutation of range(n), int64, in which epoch `epoch` (from 0) visits the training set."""
+    """Return the permutation of range(n), int64, in which epoch `epoch` (from 0) visits the training set."""
     return torch.randperm(n, generator=generator(seed, Purpose.BATCH_ORDER, epoch), device="cpu")

@@ -1,11 +1,11 @@
-"""The constants that a part's numbers depend on, found in its code: none can be forgotten in what identifies a table.
+"""The constants that a part's numbers depend on. They are found in its code, so that none of them can be forgotten.
 
 A part's code is what can be reached from its function inside the package experiments. Each constant that this code
-names belongs to the identity: module-level numbers, texts, containers of them and members of enumerations, of
-experiments or of bsnn. What is written inside a function, and the code of bsnn, are covered by the part's `version`.
+names is part of a table's identity: module-level numbers, texts, containers of them and members of enumerations, of
+experiments or of bsnn. The part's `version` covers what is written inside a function, and the code of bsnn.
 
-The tables published before constants were part of the identity must stay recognised: a constant that has the value that
-it had then, which published_constants.json holds, is left out. Nothing is ever to be changed in that file.
+The tables published before constants were part of the identity must stay recognised. So a constant that still has its
+value of that time, kept in published_constants.json, is left out. Never change anything in that file.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ DIGITS = 12
 
 
 def changed(constants: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the constants, by qualified name, that don't have their published value."""
+    """Select the constants, by qualified name, that don't have their published value."""
     published = json.loads(PUBLISHED.read_text())
     return {name: value for name, value in constants.items() if name not in published or published[name] != value}
 
 
 def found(*code: Callable[..., object]) -> dict[str, Any]:
-    """Return all constants that this code names, in the form of JSON, in the order of their names."""
+    """Find all constants that this code names, in the form of JSON, in the order of their names."""
     constants: dict[str, Any] = {}
     seen: set[int] = set()
 
@@ -75,7 +75,7 @@ def found(*code: Callable[..., object]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it; functions and classes by their names. Raises TypeError where there is no telling."""
+    """Convert a value to JSON's types; functions and classes become their names. Raises TypeError for anything else."""
     if value is None or isinstance(value, (bool, int, str)):
         return value.value if isinstance(value, Enum) else value
     if isinstance(value, float):
@@ -99,7 +99,7 @@ def plain(value: Any) -> Any:
 
 
 def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """(qualified name, value) of each global of experiments or bsnn that a function names, also by module.NAME."""
+    """Yield (qualified name, value) of each global of experiments or bsnn that a function names, or module.NAME."""
     for code in _codes(function.__code__):
         for this, following in pairwise([*dis.get_instructions(code), None]):
             if this is None or this.opname not in ("LOAD_GLOBAL", "LOAD_NAME"):
@@ -116,7 +116,7 @@ def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:
-    """The code of a function and of all functions inside it."""
+    """Yield the code of a function and of all functions inside it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

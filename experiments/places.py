@@ -1,9 +1,9 @@
-"""Choose a table's place: with the budget's own settings <folder>/<name>, else <folder>/other_settings/.
+"""The place of a table: with the budget's own settings <folder>/<name>, else in <folder>/other_settings/.
 
     results/quick/fig2.csv
     results/quick/other_settings/fig2-seed=1-5d8a2c01.csv
 
-The results of a sweep lie side by side, none replaces another, and reports show those with the budget's own settings.
+The results of a sweep lie side by side, and none replaces another. Reports show those with the budget's own settings.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bsnn.results.tables import OTHER_SETTINGS
 from experiments.units import identity_hash
 
 MACHINE = ("device", "threads", "results_dir")
-"""Settings that say how and where something is computed, not what."""
+"""Settings of how and where something is computed, which don't change the numbers."""
 NAME_LENGTH = 80
 
 
@@ -45,7 +45,7 @@ def _composed(command: str, choice: str, budget: str) -> DictConfig:
 
 
 def own_settings(command: str, choice: str, config: DictConfig) -> DictConfig:
-    """Compose what `python -m experiments.<command> <choice> budget=...` alone gives on this machine."""
+    """Compose the settings of `python -m experiments.<command> <choice> budget=...` alone, on this machine."""
     own = _composed(command, choice, config.budget.name).copy()
     for key in MACHINE:
         own[key] = config[key]
@@ -53,7 +53,7 @@ def own_settings(command: str, choice: str, config: DictConfig) -> DictConfig:
 
 
 def place(folder: Path, name: str, identity: Mapping[str, Any], own: Mapping[str, Any]) -> Path:
-    """The table's path, without suffix; own: the identity that the budget's own settings give."""
+    """Return the table's path, without suffix; own: the identity with the budget's own settings."""
     if identity_hash(identity) == identity_hash(own):
         return folder / name
     ours, theirs = dict(_flat(own)), dict(_flat(identity))
@@ -63,7 +63,7 @@ def place(folder: Path, name: str, identity: Mapping[str, Any], own: Mapping[str
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, value as a file name can hold it)."""
+    """Yield (dotted key, value as a text for a file name)."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

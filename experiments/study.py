@@ -1,13 +1,13 @@
-"""Run a study, which has parts, each a table in results/<budget>/<study>/.
+"""The common part of the studies: a study has parts, each a table in results/<budget>/<study>/.
 
     python -m experiments.theory budget=paper                 all parts; what is finished is skipped
     python -m experiments.theory part=talk                    one of them
     python -m experiments.theory -m part=talk seed=0,1,2      others lie in other_settings/
 
-A part is a function from the study's config to its `Work` (experiments.units): the same settings are computed once, a
-killed command goes on after the last whole unit. What identifies a table are the seed, the part's settings, which are
-`config.sizes.<part>` from conf/<study>/<budget>.yaml, the constants that its code names (experiments.constants), and
-the part's `Work.identity`: a `version`, raised when the code comes to compute other numbers from the same settings and
+A part is a function from the study's config to its `Work` (experiments.units). The same settings are computed once, and
+a killed command goes on after the last whole unit. A table's identity consists of the seed, the part's settings
+(`config.sizes.<part>` from conf/<study>/<budget>.yaml), the constants that its code names (experiments.constants), and
+the part's `Work.identity`: a `version`, raised when the code begins to compute other numbers from the same settings and
 constants, and whatever else the numbers depend on.
 """
 
@@ -34,15 +34,15 @@ C = TypeVar("C", bound=StudyConfig)
 
 
 def register(study: str, schema: type[StudyConfig]) -> None:
-    """Make the study's schema known to Hydra, as conf/<study>.yaml names it."""
+    """Register the study's schema with Hydra under the name that conf/<study>.yaml uses."""
     ConfigStore.instance().store(name=f"{study}_schema", node=schema)
 
 
 def run(study: str, config: DictConfig, schema: type[C], parts: Mapping[str, Callable[[C], Work]]) -> None:
     """Compute what is missing of results/<budget>/<study>/<part>.csv, of one part or of all of them.
 
-    A table with other settings than the budget's own goes to other_settings/ there (experiments.places). Of all parts
-    one that can't be computed leaves the others as they are. Raises UserError for a part that the study doesn't have.
+    A table with other settings than the budget's own goes to other_settings/ there (experiments.places). If one of all
+    parts can't be computed, the others still are. Raises UserError for a part that the study doesn't have.
     """
     if config.part != ALL and config.part not in parts:
         raise UserError(f"part: expected {ALL} or one of {', '.join(parts)}, found {config.part!r}.")
@@ -70,7 +70,7 @@ def _run_part(study: str, config: Any, schema: type[C], part: Callable[[C], Work
 
 
 def work_of(study: str, config: DictConfig, typed: C, part: Callable[[C], Work]) -> Work:
-    """The part's work with its whole identity."""
+    """Return the part's work with its whole identity."""
     work = part(typed)
     settings = OmegaConf.to_container(config.sizes[typed.part], resolve=True)
     identity = {"study": study, "part": typed.part, "seed": typed.seed, "sizes": settings, **work.identity}
@@ -80,7 +80,7 @@ def work_of(study: str, config: DictConfig, typed: C, part: Callable[[C], Work])
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
-    """Return all settings that a part can see."""
+    """Collect all settings that a part can see."""
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)
     return {**{str(key): value for key, value in settings.items()}, "sizes": settings["sizes"][config.part]}

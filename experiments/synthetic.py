@@ -8,7 +8,7 @@ Claim     Fig. 1: plain functions lose signal or gradient exponentially with dep
           Fig. 2: under GPN phi'(h) does not pile up at 1 (in SELU-GPN half of it does: its slope for h > 0 is 1.015).
           Fig. 3: gradient norms even out with width.
 Cost      budget=quick: 22 s, 13 s, 3.7 min on two cores of an Intel Xeon; 6 GB of memory at width 1500.
-Output    results/<budget>/fig<k>.csv, the numbers (dimensionless), and fig<k>.json, where they come from
+Output    results/<budget>/fig<k>.csv, the numbers (dimensionless), and fig<k>.json, their provenance
 
 Columns   All: draw, width, function, gpn (true or false), and then
           fig1  layer (l = 1..L), the norms of bsnn.propagation.Profile
@@ -44,7 +44,7 @@ from bsnn.results import provenance
 from experiments import constants, places
 from experiments.units import Row, Work, compute, threads_for
 
-PROTOCOL_VERSION = 1  # raise it when the code comes to compute other numbers from the same settings
+PROTOCOL_VERSION = 1  # raise it when the code begins to compute other numbers from the same settings
 
 # Bins of Fig. 2, centred on multiples of 0.02: the atoms of phi' at 0 and 1 lie inside a bin, not on an edge.
 BIN_WIDTH, FIRST_CENTRE, BINS = 0.02, -0.5, 126
@@ -88,7 +88,7 @@ FIGURES = {
 
 
 class Experiment:
-    """The settings of one figure: its units of work, what they give, and what identifies the result."""
+    """The settings of one figure: its units of work, their rows, and the identity of the result."""
 
     def __init__(self, config: SyntheticConfig) -> None:
         self.config = config
@@ -107,7 +107,7 @@ class Experiment:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Return what the numbers depend on."""
+        """The settings and constants that change the numbers."""
         config = self.config
         changed = constants.changed(constants.found(self.figure.measure, Experiment.rows))
         return {
@@ -128,7 +128,7 @@ class Experiment:
 
     @property
     def units(self) -> list[tuple[int, int]]:
-        """Draws outermost: an interrupted Fig. 3 has whole curves of the first draws."""
+        """List the units, draws outermost: an interrupted Fig. 3 has whole curves of the first draws."""
         return [(index, width) for index in range(self.draws) for width in self.widths]
 
     def functions(self) -> dict[tuple[str, bool], Phi]:
@@ -137,7 +137,7 @@ class Experiment:
         }
 
     def rows(self, unit: tuple[Any, ...], functions: dict[tuple[str, bool], Phi]) -> list[Row]:
-        """The rows of one unit, (draw, width). All functions see the same input, error and weights."""
+        """Compute the rows of one unit, (draw, width). All functions see the same input, error and weights."""
         index, width = unit
         config, figure = self.config, self.figure
         drawn = draw(config.depth, width, config.samples, config.seed, index, figure.dtype, self.device, self.workers)
@@ -157,7 +157,7 @@ class Experiment:
 
 
 def run(config: DictConfig) -> dict[str, Any]:
-    """Compute what is missing of the figure's CSV; the record, which is complete then, lies beside it.
+    """Compute what is missing of the figure's CSV and its record; return the record.
 
     A figure with other settings than the budget's own goes to other_settings/ (experiments.places).
     """

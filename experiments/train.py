@@ -8,7 +8,7 @@ trains, whatever the activation; without GPN, ReLU, LeakyReLU and GELU don't; ba
     python -m experiments.train -m hydra/launcher=stacked activation='glob(*)' gpn=true,false seed=0,1,2    any grid
     python -m experiments.train +experiment=table2 budget=paper time_limit=540          nine minutes of it
 
-Cost: the table's 48 networks under quick 7 minutes on two cores of an Intel Xeon that had other work beside.
+Cost: the table's 48 networks under quick 7 minutes on two cores of an Intel Xeon that also did other work.
 Output: results/<budget>/runs/<cell>/record.json (see bsnn.results.records) and a W&B run for each cell. A cell that is
 already trained is skipped, an interrupted one resumes. hydra/launcher=stacked trains the cells of a grid together,
 which is faster; stacked_slurm, stacked_ray and stacked_local send stacks to a cluster, or to processes of their own.

@@ -1,9 +1,9 @@
-"""A table that is made in units of work: finished, it is skipped; killed, it goes on after the last whole unit.
+"""A table that is made in units of work: a finished one is skipped, a killed one goes on after the last whole unit.
 
 <name>.csv               the numbers; the first columns name the unit that a row belongs to
-<name>.json              where they come from: hash of the settings, resolved config, provenance, seconds; if several
-                         processes computed it, `segments` has how many units each did, and its provenance
-.unfinished/<name>/      units of tables that aren't whole yet, a file for each hash, and the lock of who computes them
+<name>.json              their provenance: hash of the settings, resolved config, provenance, seconds; if several
+                         processes computed it, `segments` has each one's number of units and provenance
+.unfinished/<name>/      units of unfinished tables, a file for each hash, and the lock of the computing process
 other_settings/          tables whose settings are not the budget's own (experiments.places)
 """
 
@@ -41,17 +41,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Work:
-    """Work to be done for one table.
+    """The description of a table to compute.
 
     Args:
         keys: the columns that name a unit.
-        columns: the columns after those.
+        columns: the columns after the keys.
         units: in the order in which they are computed.
         rows: the rows of one unit, without its keys: at least one.
-        identity: the settings that change the numbers; those of device, threads, folders and labels don't.
-        depends: what else the numbers depend on but the first published tables didn't list (experiments.constants).
-        saved: called when a unit's rows are on the disk: what was needed to make them may go.
-        torch_threads: in each of torch's operations; None: 1, for `rows` that do several things at a time.
+        identity: the settings that change the numbers; device, threads, folders and labels don't.
+        depends: further dependencies of the numbers that the first published tables didn't list
+        (experiments.constants).
+        saved: called when a unit's rows are on disk: what was needed to make them may be removed.
+        torch_threads: threads of each of torch's operations; None: 1, for `rows` that do several things at a time.
     """
 
     keys: tuple[str, ...]
@@ -73,16 +74,16 @@ class Work:
 
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of what identifies a table."""
+    """Compute the SHA-256 of a table's identity."""
     return hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
 
 
 def compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.device, workers: int) -> dict[str, Any]:
-    """Compute what is missing of `path`.csv; its record, which lies beside it then, is returned.
+    """Compute what is missing of `path`.csv and its record; return the record.
 
-    A table that lies there already stays until this one is whole. One process at a time computes it; others wait.
+    An older table stays until this one is whole. One process at a time computes it; others wait.
 
-    about: what the record says beside the facts of the computation. workers: how many threads the unit may use.
+    about: the record's entries beside the facts of the computation. workers: the number of threads for a unit.
     """
     record = _finished(work, path)
     if record is None:
@@ -100,7 +101,7 @@ def compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.devi
 
 
 def _finished(work: Work, path: Path) -> dict[str, Any] | None:
-    """The record of this work's table; None if it is to be computed."""
+    """Return the record of this work's table; None if it must be computed."""
     table = tables.read(path)
     if table is None or table.record.get("hash") != work.hash:
         return None
@@ -119,7 +120,7 @@ def _finished(work: Work, path: Path) -> dict[str, Any] | None:
 
 
 def _compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.device, workers: int) -> dict[str, Any]:
-    file = tables.unfinished_folder(path) / f"{work.hash[:8]}.json"  # units and what identifies them: one file
+    file = tables.unfinished_folder(path) / f"{work.hash[:8]}.json"  # one file for the units and their identity
     for written in (file, tables.table_file(path), tables.record_file(path)):
         for leftover in written.parent.glob(f".{written.name}.*.tmp"):  # of a process killed while it wrote
             leftover.unlink()
@@ -184,9 +185,9 @@ def _save(file: Path, progress: dict[str, Any], rows: list[list[str]]) -> None:
 
 
 def _keep_other(path: Path, new_hash: str) -> None:
-    """Copy the finished table that is about to be replaced to the other settings', if it isn't the same.
+    """Copy the finished table that is about to be replaced to the other settings', if it differs.
 
-    Numbers that their record wasn't written for are not copied: the copy's digest would make them look whole.
+    If the record wasn't written for these numbers, they are not copied: the copy's digest would make them look whole.
     """
     old = tables.read(path)
     if old is None or old.record["hash"] == new_hash:
@@ -210,7 +211,7 @@ def _keep_other(path: Path, new_hash: str) -> None:
 
 
 def threads_for(device: torch.device, threads: int | None) -> int:
-    """Number of units computed at a time: on a CPU `threads`, or as many as torch would use; on a GPU one."""
+    """Return the number of things done at a time: on a CPU `threads`, or as many as torch would use; on a GPU one."""
     return threads or torch.get_num_threads() if device.type == "cpu" else 1
 
 

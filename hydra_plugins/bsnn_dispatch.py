@@ -30,7 +30,7 @@ except ImportError:
 
 
 class _DispatchLauncher(Launcher):
-    """Hands the jobs to bsnn.launch.dispatch with a pool that its subclass makes."""
+    """A launcher that hands the jobs to bsnn.launch.dispatch, with a pool made by its subclass."""
 
     name: str
     package: str
@@ -71,7 +71,7 @@ class _DispatchLauncher(Launcher):
 
     @abstractmethod
     def _pool(self, parameters: Any) -> Any:
-        """A bsnn.launch.worker.Pool."""
+        """Make a bsnn.launch.worker.Pool."""
 
 
 class StackedSlurmLauncher(_DispatchLauncher):
@@ -103,9 +103,9 @@ class StackedRayLauncher(_DispatchLauncher):
 
 @dataclass
 class Groups:
-    # at most so many cells in a job; a GPU trains as many of them at once as its memory holds
+    # the most cells in a job; a GPU trains as many of them at once as its memory holds
     cells_per_job: int = 24
-    # how often a group is sent again whose worker was lost
+    # how many times the group of a lost worker is sent again
     retries: int = 2
 
 
@@ -114,7 +114,7 @@ if SlurmQueueConf is not None:
     @dataclass
     class StackedSlurmConf(SlurmQueueConf, Groups):
         _target_: str = "hydra_plugins.bsnn_dispatch.StackedSlurmLauncher"
-        # how often a job is requeued because of its time limit, timeout_min: it goes on from where it was
+        # how many times a job is requeued because of its time limit, timeout_min: it goes on from where it was
         max_num_timeout: int = 100
 
     @dataclass
@@ -152,7 +152,7 @@ class StackedRayConf(Groups):
 
 
 def _without_submitit(launcher: str) -> DictConfig:
-    """Takes any parameter, up to the sentence that says what to install."""
+    """Accept any parameter, and fail with the sentence that says what to install."""
     settings = {"_target_": f"hydra_plugins.bsnn_dispatch.{launcher}", "cells_per_job": 24, "retries": 2}
     return OmegaConf.create(settings, flags={"struct": False})
 

@@ -1,8 +1,8 @@
 """hydra/launcher=stacked: a multirun's jobs are handed over together to a task that can run them together.
 
-Hydra imports this file at every start, whatever the command: nothing here may import torch, hence not bsnn either. It
-runs it before it is in sys.modules, where dataclasses would look annotations up if they were strings: hence no
-`from __future__ import annotations`.
+Hydra imports this file at every start, whatever the command: nothing here may import torch, and so not bsnn either.
+Hydra runs the file before it is in sys.modules, where dataclasses would look up annotations that are strings. So there
+is no `from __future__ import annotations`.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,10 @@ from hydra.core.utils import JobReturn
 
 
 class StackedLauncher(BasicLauncher):
-    """bsnn.launch.launcher's, for tasks with a batched form, on all GPUs; anything else runs job by job, as with
-    Hydra's own launcher."""
+    """The launcher of bsnn.launch.launcher, for tasks with a batched form, on all GPUs.
+
+    Any other task runs job by job, as with Hydra's own launcher.
+    """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         assert self.config is not None

@@ -1,15 +1,15 @@
-"""Merges archives of records (scripts.pack) into results/<budget>/: all that they hold, or if anything is wrong none.
+"""Merges archives of records (scripts.pack) into results/<budget>/: all of them or, if anything is wrong, none.
 
     python -m scripts.collect paper.tar.xz more.tar.xz --results results
 
-Refused, each with a sentence: a record that disagrees with its own cell, config or place; one of which any segment was
-trained by an unknown commit or changed files; one that contradicts a finished record there. Records of several devices
-and commits may share a folder: each names its own.
+Each refusal has a sentence. Refused are a record that disagrees with its own cell, config or place; one with a segment
+trained by an unknown commit or changed files; and one that contradicts a finished record there. Records of several
+devices and commits may share a folder, since each names its own.
 
 Where a cell has a record already, the one that is further stays, whole: rows of two trainings are never mixed. A
-finished record is further than any unfinished one, and that than one of a crash. Of two unfinished ones the new one
-replaces the old one if it has at least as many updates behind its last row, and is skipped otherwise; of two crashes
-the later one stays.
+finished record is further than an unfinished one, and an unfinished one further than that of a crash. Of two unfinished
+ones, the new one replaces the old one if it has at least as many updates behind its last row, and is skipped otherwise.
+Of two crashes the later one stays.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MOST_BYTES_UNPACKED = 10**9  # of an archive
 SHOWN = 20  # problems
 RANKS = {"crashed": 0, UNFINISHED: 1, **dict.fromkeys(FINISHED, 2)}
 ELSEWHERE = {"results_dir": ".", "tracking": {"dir": "."}}
-"""Instead of folders of the machine that trained, which perhaps can't be here: another user's ~."""
+"""Replacements for folders of the machine that trained, such as another user's ~, which may not exist here."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Found:
     budget: str
     id: str
     content: bytes
-    record: Record  # as JSON has it: inf and nan are strings
+    record: Record  # with JSON's types: inf and nan are strings
 
     @property
     def sources(self) -> list[dict[str, Any]]:
@@ -75,8 +75,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def collect(archives: Sequence[Path], results: Path) -> list[str]:
-    """Merge the archives. Returns lines: one for each cell of which one of two different records was chosen, then one
-    for each budget with what was done. Raises UserError, a line for each problem, and then has changed nothing."""
+    """Merge the archives.
+
+    Returns lines: one for each cell with two different records, of which one was chosen, then one for each budget with
+    what was done. Raises UserError with a line for each problem; then nothing has been changed.
+    """
     problems: list[str] = []
     told: list[str] = []
     new: dict[Path, Found] = {}
@@ -88,7 +91,7 @@ def collect(archives: Sequence[Path], results: Path) -> list[str]:
             if folder not in there:
                 there[folder] = _read(folder)
             known = new[folder].record if folder in new else there[folder]
-            if known != found.record:  # what is there already is there, whoever put it there
+            if known != found.record:  # a record that is there already stays, whoever put it there
                 _check(found)
             what = _decide(found, known)
         except UserError as error:
@@ -113,11 +116,11 @@ def collect(archives: Sequence[Path], results: Path) -> list[str]:
 
 
 def _records(archive: Path) -> Iterator[Found]:
-    """The records in an archive; whatever else there is, a path that leads elsewhere above all, is an error."""
+    """Yield the records in an archive; anything else is an error, above all a path that leads elsewhere."""
     try:
         unpacker = lzma.LZMADecompressor()
         content = unpacker.decompress(archive.read_bytes(), MOST_BYTES_UNPACKED)
-        if not unpacker.eof:  # tarfile alone would take what there is of a truncated one
+        if not unpacker.eof:  # tarfile alone would accept the beginning of a truncated one
             raise EOFError("it is truncated, or too large")
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
             for member in tar:
@@ -141,7 +144,7 @@ def _records(archive: Path) -> Iterator[Found]:
 
 
 def _check(found: Found) -> None:
-    """Check that a record agrees with itself and says where it comes from."""
+    """Check that a record agrees with itself and says where it comes from. Raises UserError otherwise."""
     record, where = found.record, found.where
     try:
         cell = Cell.from_dict(record["cell"])
@@ -151,7 +154,7 @@ def _check(found: Found) -> None:
         configured = Cell.from_config(checked(config, TrainConfig))  # type: ignore[arg-type]
         sources = {(facts["commit"], facts["dirty"]) for facts in found.sources}
         _ = _further(record), _standing(record)
-    except Exception as error:  # what was made by other code can fail in any way
+    except Exception as error:  # a record made by other code can fail in any way
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where}: expected a record of this version's cells, found another ({reason}).") from error
     for what, value in (("its config's", configured.hash), ("the record's", record["hash"])):
@@ -177,7 +180,7 @@ def _check(found: Found) -> None:
 
 
 def _decide(found: Found, known: Record | None) -> str:
-    """added, replaced or skipped."""
+    """Decide if a record is added, replaced or skipped."""
     if known is None:
         return "added"
     if known == found.record:
@@ -191,7 +194,7 @@ def _decide(found: Found, known: Record | None) -> str:
 
 
 def _further(record: Record) -> tuple[int, int, str]:
-    """Order a cell's records by what is worth keeping: its rank, the updates of an unfinished one, a crash's date."""
+    """Order a cell's records by their worth: the rank, the updates of an unfinished one, a crash's date."""
     status = record["status"]
     steps = int(record["rows"][-1]["step"]) if status == UNFINISHED and record["rows"] else 0
     return RANKS[status], steps, str(record["finished"]) if status == "crashed" else ""

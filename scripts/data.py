@@ -22,7 +22,7 @@ DEFAULT = ("mnist", "cifar10")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit code: 0, or 1 if a dataset is missing or damaged; the others are fetched all the same."""
+    """Fetch and verify; exit code 0, or 1 if a dataset is missing or damaged. The others are still fetched."""
     parser = argparse.ArgumentParser(prog="python -m scripts.data", description=__doc__.splitlines()[0])
     parser.add_argument(
         "names", nargs="*", metavar="DATASET", help=f"{', '.join(DATASETS)}; default {' '.join(DEFAULT)}"

@@ -22,9 +22,10 @@ ROWS = {
 
 
 def draw(results: Results) -> Figure:
-    """Rows: signal, gradient; both means over the samples, the gradient that of one sample (Proposition 1).
+    """Draw signal and gradient in rows: means over the samples; the gradient is that of one sample (Proposition 1).
 
-    Columns: plain functions, all; those of them that don't vanish, which the first column squeezes into one line; GPN.
+    The columns show all plain functions; the plain ones that don't vanish, which the first column squeezes into one
+    line; and GPN.
     """
     plain, gpn = (results.frame[results.frame.gpn == value] for value in (False, True))
     smallest = plain.groupby("function")[list(ROWS)].min().min(axis=1)
@@ -49,7 +50,8 @@ def draw_panel(panel: Axes, results: Results, table: pd.DataFrame, column: str) 
     scale = plotting.LogRange.of(norms.values())
     every = max(1, results.config["depth"] // 6)
     for number, (key, look) in enumerate(plotting.looks(results.labels).items()):
-        # each function's markers start at another layer, so that curves that coincide (ReLU, LeakyReLU) both show
+        # Each function's markers start at another layer, so that curves that coincide (ReLU, LeakyReLU) are both
+        # visible.
         line = look.line(linewidth=1.0, marker=look.marker, markevery=(number * every // len(norms), every))
         layers = np.arange(1, len(norms[key]) + 1)
         panel.plot(layers, scale.place(norms[key]), label=results.labels[key], **line)

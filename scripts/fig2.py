@@ -19,7 +19,7 @@ LINEAR = ("tanh", "elu")  # slope 1 at 0, where their signal ends (Fig. 1); the 
 
 
 def draw(results: Results) -> Figure:
-    """Small multiples on one pair of scales: what goes linear, then all GPN functions. The bars of a panel sum to 1."""
+    """Draw small multiples with common scales: functions that go linear, then all GPN ones. A panel's bars sum to 1."""
     panels = [(key, False) for key in LINEAR if key in results.labels] + [(key, True) for key in results.labels]
     rows = -(-len(panels) // COLUMNS)
     size = (plotting.PAGE_WIDTH, 0.4 + 1.9 * rows)
@@ -41,7 +41,7 @@ def draw(results: Results) -> Figure:
 
 
 def draw_panel(panel: Axes, results: Results, key: str, gpn: bool) -> None:
-    """Bars on a log scale, since an atom (ReLU's slopes are 0 and sqrt 2) outweighs a smooth density by far."""
+    """Draw bars on a log scale, since an atom (ReLU's slopes are 0 and sqrt 2) far outweighs a smooth density."""
     table = results.frame[(results.frame.function == key) & (results.frame.gpn == gpn)]
     outside = ~np.isfinite(table.bin_left) | ~np.isfinite(table.bin_right)
     bars = table[~outside & (table["count"] > 0)]

@@ -17,7 +17,7 @@ SPREAD = 0.012  # the functions' points at one width lie side by side, this shar
 
 
 def draw(results: Results) -> Figure:
-    """Mean over the draws, with their standard deviation (n - 1; none for one draw) as error bars."""
+    """Draw the mean over the draws, with their standard deviation (n - 1; none for one draw) as error bars."""
     figure, axes = plotting.figure(1, 1, size=(plotting.PAGE_WIDTH * 0.8, 3.6))
     panel = axes[0, 0]
     middle = (len(results.labels) - 1) / 2

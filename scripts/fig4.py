@@ -3,8 +3,8 @@
     python -m scripts.fig4 results/quick
 
 Reads the records in results/<budget>/runs/, in seconds, and writes beside them fig4.png, .pdf and .csv (CIFAR-10, the
-paper's figure) and fig4_mnist.png, .pdf and .csv (which the paper doesn't show). Curves of unfinished trainings go as
-far as these; the axis ends at the largest epoch reached and says how many there are to be.
+paper's figure) and fig4_mnist.png, .pdf and .csv (which the paper doesn't show). Curves of unfinished trainings end
+where these are. The axis ends at the largest epoch reached and names the epochs of the whole training.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ class Variant(NamedTuple):
     marker: str
 
 
-# Blue is plain, orange GPN; the dark and solid ones are without, the light and dashed ones with batch norm (Okabe and
-# Ito).
+# Blue is plain, orange GPN. Dark, solid lines are without batch norm; light, dashed ones are with it (Okabe and Ito).
 VARIANTS = (
     Variant(False, False, "plain", "#0072B2", "-", "o"),
     Variant(True, False, "GPN", "#D55E00", "-", "s"),
@@ -65,9 +64,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def curves(loaded: Results, dataset: str) -> pd.DataFrame:
-    """Test accuracy against epoch: mean and sample standard deviation over the seeds of Table 2's mean.
+    """Compute test accuracy against epoch: mean and sample standard deviation over the seeds of Table 2's mean.
 
-    These are the ones that ended ok, or if none did, the unfinished ones that got furthest. A seed that diverged is a
+    These are the seeds that ended ok or, if none did, the unfinished ones that got furthest. A seed that diverged has a
     curve of its own (n = 1, diverged = True), up to the last evaluation before its loss was lost.
     """
     mine = loaded.curves[loaded.curves["dataset"] == dataset]
@@ -158,7 +157,7 @@ def progress(loaded: Results, dataset: str) -> str:
 
 
 def draw_curve(panel: Axes, curve: pd.DataFrame, variant: Variant, number: int) -> None:
-    """Mean line and ± sd band; a cross where a seed diverged. Markers are staggered: curves that coincide all show."""
+    """Draw a mean line, a ± sd band, and a cross where a seed diverged. Markers are staggered: all curves show."""
     mean = curve[~curve["diverged"]]
     every = max(len(VARIANTS), len(mean) // 6)
     start = number * every // len(VARIANTS) % max(1, len(mean))
@@ -183,7 +182,7 @@ def draw_curve(panel: Axes, curve: pd.DataFrame, variant: Variant, number: int) 
 
 
 def mark_end(panel: Axes, loaded: Results, key: Key, curve: pd.DataFrame, variant: Variant) -> None:
-    """A filled marker where the curve of an unfinished training ends."""
+    """Draw a filled marker where the curve of an unfinished training ends."""
     entry = loaded.table.iloc[list(loaded.expected).index(key)]
     if entry["status"] == UNFINISHED and entry["n"]:
         end = curve[~curve["diverged"]].iloc[-1]
@@ -191,7 +190,7 @@ def mark_end(panel: Axes, loaded: Results, key: Key, curve: pd.DataFrame, varian
 
 
 def say_absent(panel: Axes, loaded: Results, dataset: str, activation: str) -> None:
-    """Write into the panel which curves it lacks, and which of them because the training crashed."""
+    """Name the curves that the panel lacks, and those of them whose training crashed."""
     absent: dict[str, list[str]] = {}
     for variant in VARIANTS:
         runs = runs_of(loaded.runs, dataset, activation, variant.gpn, variant.batch_norm)

@@ -3,9 +3,9 @@
     python -m scripts.pack results/paper paper.tar.xz
     python -m scripts.pack results/paper mnist.tar.xz 'mnist-*'      only cells with such names
 
-Holds every record.json, of unfinished networks too, whose rows have all that tables and figures need; no checkpoints:
-what is unfinished goes on where it was trained. At most 16 MB, of which 48 networks of 100 epochs take less than 1. The
-same records give the same bytes.
+Holds every record.json, also of unfinished networks, whose rows have all that tables and figures need. It holds no
+checkpoints: unfinished trainings go on where they were begun. At most 16 MB, of which 48 networks of 100 epochs take
+less than 1. The same records give the same bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def pack(folder: Path, archive: Path, patterns: list[str]) -> str:
-    """Write the archive; what is in it, in words."""
+    """Write the archive; return a description of its contents."""
     chosen = [
         record
         for record in read_records(folder)

@@ -2,8 +2,8 @@
 
     python -m scripts.publish results/quick
 
-The same as running scripts.table1, .table2, .fig1 to .fig4, .sweeps, .report and .page one after the other, but for
-those of Figures 1-3 that aren't computed yet: these are left out.
+Does the same as scripts.table1, .table2, .fig1 to .fig4, .sweeps, .report and .page one after the other. Those of
+Figures 1-3 that aren't computed yet are left out.
 """
 
 from __future__ import annotations

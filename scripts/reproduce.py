@@ -3,14 +3,14 @@
     python -m scripts.reproduce paper --results results seed=0,1 time_limit=3600
 
 A budget with rounds (conf/budget/paper.yaml: epochs 1, 2, 4, 8, ...) trains all networks to the first, then all to the
-next. The paper has no schedule, so that the first epochs of an unfinished training are those of the finished one: what
-results/<budget>/ shows after any round compares all networks alike. Stop it whenever (Ctrl-C, SIGTERM, time_limit): the
+next. The paper has no schedule, so the first epochs of an unfinished training are those of the finished one. After any
+round, results/<budget>/ therefore compares all networks alike. Stop it at any time (Ctrl-C, SIGTERM, time_limit): the
 networks keep what they have learnt, the published files are renewed, and the same command goes on.
 
 Cost: printed before anything is trained. Arguments NAME=VALUE are settings of experiments.train. until=N ends the
-command after epoch N; time_limit counts from its start and bounds the training, figures and report come on top. Cells
-that fail don't keep the others from further rounds. Exit code: 0, done; 1, something failed; 75, the time limit has
-stopped it and the same command goes on; 130, Ctrl-C; 143, SIGTERM.
+command after epoch N. time_limit counts from the command's start and bounds the training; figures and report come on
+top. Cells that fail don't keep the others from further rounds. Exit code: 0, done; 1, something failed; 75, the time
+limit has stopped it and the same command goes on; 130, Ctrl-C; 143, SIGTERM.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ STARTED = time.time()
 CHOICES = ("dataset", "activation", "gpn", "batch_norm")
 INTERRUPTED, TERMINATED = 130, 143
 STOPPED = (MORE_TO_DO, INTERRUPTED, TERMINATED)
-LEAST_SECONDS = 60.0  # of a time limit: less is not worth another round's start
+LEAST_SECONDS = 60.0  # of a time limit: less is not worth the start of another round
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -65,7 +65,7 @@ def reproduce(budget: str, results: Path, settings: Sequence[str]) -> int:
     asked = dict(_split(setting) for setting in settings)
     configs = [replace(config, results_dir=str(results)) for config in table(budget, asked)]
     limit, last = configs[0].time_limit, configs[0].until
-    for setting in ("time_limit", "until"):  # of the whole command: each round gets its own
+    for setting in ("time_limit", "until"):  # for the whole command: each round gets its own
         asked.pop(setting, None)
     rounds = rounds_of(budget, configs, last)
     where = [f"budget={budget}", f"results_dir={results}"]
@@ -86,7 +86,7 @@ def reproduce(budget: str, results: Path, settings: Sequence[str]) -> int:
         return commands.run("experiments.train", "+experiment=table2", *where, *options)
 
     early, late = (("fig1", "fig2"), ("fig3",)) if len(rounds) > 1 else ((), ("fig1", "fig2", "fig3"))
-    if early and (code := figures(*early)):  # seconds: so the first round's report has them
+    if early and (code := figures(*early)):  # takes seconds: the first round's report then has them
         return code
     failed = 0
     for number, until in enumerate(rounds):
@@ -101,13 +101,13 @@ def reproduce(budget: str, results: Path, settings: Sequence[str]) -> int:
             return code or published
         failed = failed or code
         if code and all(_standing(replace(config, until=until)) is not None for config in configs):
-            return code  # nothing that was asked for can be trained
+            return code  # none of the cells can be trained
     print(f"Read {results / budget}/report.md")
     return failed
 
 
 def table(budget: str, asked: Mapping[str, str]) -> list[TrainConfig]:
-    """Compose the configs of Table 2's cells as far as `asked` chooses among them, with its other settings.
+    """Compose the configs of Table 2's cells that `asked` chooses, with its other settings.
 
     Raises UserError for settings that experiments.train would refuse, before anything is trained.
     """
@@ -142,8 +142,10 @@ def table(budget: str, asked: Mapping[str, str]) -> list[TrainConfig]:
 
 
 def rounds_of(budget: str, configs: Sequence[TrainConfig], last: int | None) -> list[int | None]:
-    """The epochs to which all networks are trained in turn; None: to their ends. Rounds that all have reached are left
-    out, but the last."""
+    """List the epochs to which all networks are trained in turn; None: to their ends.
+
+    Rounds that all networks have reached are left out, except the last one.
+    """
     longest = max((Cell.from_config(config).epochs for config in configs), default=0)
     end = None if last is None or last >= longest else last
     before = [epoch for epoch in load_budget(budget).training.rounds or [] if epoch < (end or longest)]
@@ -152,7 +154,7 @@ def rounds_of(budget: str, configs: Sequence[TrainConfig], last: int | None) -> 
 
 
 def _standing(config: TrainConfig) -> tuple[Cell, int] | None:
-    """A cell that is not as far as its config asks, with the step that it goes on from."""
+    """Return a cell that is not as far as its config asks, and the step from which it goes on; None if it is."""
     cell, asked = Cell.from_config(config), goal(config)
     done = stored(run_dir(config.results_dir, config.budget.name, cell.id), cell, asked)
     return None if done == asked else (cell, done)
@@ -175,7 +177,7 @@ def _say_cost(configs: Sequence[TrainConfig], until: int | None, folder: Path) -
 
 
 class Commands:
-    """Runs commands one after the other; Ctrl-C and SIGTERM are for the one that runs."""
+    """A runner of commands one after the other; Ctrl-C and SIGTERM go to the one that runs."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -187,8 +189,8 @@ class Commands:
         while True:
             try:
                 code = self._child.wait()
-                return code if code >= 0 else 128 - code  # as a shell says it: ended by a signal
-            except KeyboardInterrupt:  # the terminal has sent it to the child, too, which saves where it is
+                return code if code >= 0 else 128 - code  # by the shell's convention: ended by a signal
+            except KeyboardInterrupt:  # the terminal has sent it to the child, too, which saves its state
                 continue
 
     def _pass_on(self, number: int, _: object) -> None:

@@ -3,11 +3,11 @@
     python -m scripts.review results/quick
     make review BUDGET=quick
 
-Makes an offline W&B run of every record that has none yet, in outputs/review/<budget>/wandb, whether it was tracked
-when it was trained or not, and opens `wandb leet` there: runs by cell on the left (drag the border to widen the list),
-every metric by epoch, config and summary on the right; f filters runs, space selects more of them to compare, y takes
-the logarithm, h lists the other keys, q leaves. An unfinished network's run is as far as it is, and its summary says so
-(`status`). Where there is no terminal it prints the command. results/<budget>/index.html shows the same in a browser,
+Makes an offline W&B run of every record that has none yet, in outputs/review/<budget>/wandb, whether it was tracked in
+training or not. Then it opens `wandb leet` there: runs by cell on the left (drag the border to widen the list), every
+metric by epoch, config and summary on the right. f filters runs, space selects more of them to compare, y switches to a
+log scale, h lists the other keys, q leaves. An unfinished network's run ends where its record does, and its summary
+says so (`status`). Without a terminal it prints the command. results/<budget>/index.html shows the same in a browser,
 if scripts.page has made it.
 
 Cost: 161 runs in 11 seconds on two cores; those that are there already are kept.

@@ -1,11 +1,10 @@
-"""Sweeps over depth, width, learning rate, batch size and initialisation: what each does to accuracy and to gradients.
+"""Sweeps over depth, width, learning rate, batch size and initialisation: their effect on accuracy and gradients.
 
     python -m scripts.sweeps results/quick
 
 Reads the records in results/<budget>/runs/, in seconds, and writes beside them sweep_<name>.png, .pdf and .csv for
-every conf/experiment/sweep_<name>.yaml of which more was trained than what Table 2 has. Cells without a record are left
-out; the report says how many there are. If some are unfinished, all are shown after the largest epoch that all have
-reached.
+every conf/experiment/sweep_<name>.yaml that has more trained cells than Table 2. Cells without a record are left out;
+the report counts them. If some are unfinished, all are shown after the largest epoch that all have reached.
 """
 
 from __future__ import annotations
@@ -54,13 +53,13 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def made(loaded: Results) -> list[tuple[Sweep, pd.DataFrame, str]]:
-    """The sweeps with more networks than Table 2 has, each with its summary and bsnn.results.sweeps.so_far."""
+    """List the sweeps with more networks than Table 2, each with its summary and bsnn.results.sweeps.so_far."""
     found = [(sweep, runs(sweep, loaded)) for sweep in sweeps()]
     return [(sweep, summary(sweep, table), so_far(table)) for sweep, table in found if varied(sweep, table)]
 
 
 def draw(loaded: Results, sweep: Sweep, table: pd.DataFrame, so_far: str) -> Figure:
-    """Columns: plain and GPN, for each value of the setting with words; rows: accuracy and two gradient ratios."""
+    """Draw columns (plain and GPN for each value of the setting with words), rows (accuracy, two gradient ratios)."""
     words: Sequence[Any] = (None,) if sweep.across is None else sweep.axes[sweep.across]
     columns = [(gpn, word) for gpn in sweep.cells["gpn"] for word in words]
     figure, axes = plotting.figure(len(ROWS), len(columns), size=(plotting.PAGE_WIDTH, 6.0), sharex=True, sharey="row")
@@ -98,7 +97,7 @@ def draw(loaded: Results, sweep: Sweep, table: pd.DataFrame, so_far: str) -> Fig
 
 
 def headline(budget: str, sweep: Sweep) -> str:
-    """bsnn.results.budgets.headline, without the settings that the figure has on its axis."""
+    """Return bsnn.results.budgets.headline without the settings on the figure's axis."""
     kept = [(name, ours, theirs) for name, ours, theirs in budgets.differences(budget) if name not in sweep.axes]
     kept = [difference for difference in kept if not difference[0].startswith("synthetic ")]
     if not kept:
@@ -108,7 +107,7 @@ def headline(budget: str, sweep: Sweep) -> str:
 
 
 def draw_panel(panel: Axes, table: pd.DataFrame, x: str, quantity: str, log: LogRange | None) -> None:
-    """One line a function; bars are ± sd over seeds, a cross at the bottom is a cell of which no seed ended."""
+    """Draw one line a function; bars are ± sd over seeds, a cross at the bottom is a cell of which no seed ended."""
     if log is not None:
         log.mark(panel)
     for name, look in plotting.looks(map(str, table["activation"].unique())).items():
@@ -135,7 +134,7 @@ def handles(loaded: Results, sweep: Sweep, table: pd.DataFrame) -> list[Any]:
 
 
 def name_of_value(word: str) -> str:
-    """Write a setting's value as a text does."""
+    """Return a value's name in a text."""
     return {"gaussian": "Gaussian"}.get(word, word)
 
 

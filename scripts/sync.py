@@ -3,11 +3,11 @@
     python -m scripts.sync results/quick
     python -m scripts.sync results/quick --entity=my-team --project=bsnn
 
-Needs a login (`wandb login`, or WANDB_API_KEY). Uploads what W&B's server lacks and nothing else: repeat the command
-after a kill, a lost connection or further training; a second one uploads nothing. An unfinished network is a run as
-far as it is, which goes on with the network; one that a process trains now is left alone. A run that was live, or is
-kept offline under outputs/wandb, is the same run as its record's, not another. The artifact gets a new version when one
-of its files has changed.
+Needs a login (`wandb login`, or WANDB_API_KEY). It uploads only what W&B's server lacks: repeat the command after a
+kill, a lost connection or further training; a second one uploads nothing. An unfinished network's run ends where its
+record does, and goes on with the network. A network that a process trains now is left alone. A run that was live, or is
+kept offline under outputs/wandb, is the same run as its record's. The artifact gets a new version when one of its files
+has changed.
 
 Cost: 161 runs in 27 seconds on two cores, against a server on the same machine; a distant one takes longer.
 Output: on W&B. Exit code 1 if anything is still missing there.
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _rests(folder: Path, record: Record) -> bool:
-    """Tell whether no process trains the cell now; else its live run would be written by two."""
+    """True if no process trains the cell now: otherwise two would write its live run."""
     try:
         lock = try_lock(run_dir(folder.parent, folder.name, record["id"]))
     except OSError:  # nobody can train where nobody can write

@@ -19,7 +19,7 @@ from bsnn.results import cli
 from bsnn.results.budgets import Key, table_configs
 
 DIGITS = 10
-"""Decimals written: what gaussian_poincare_constants guarantees, and so the same on every machine."""
+"""Decimals written: gaussian_poincare_constants guarantees them, so they are the same on every machine."""
 
 SELU_ROUNDED = (1.0507, 1.6733)
 """SELU's scale and alpha to four decimals; exact: 1.05070098735548, 1.67326324235437 (Klambauer et al. 2017)."""
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def constants(budget: str) -> pd.DataFrame:
-    """activation, label, a, b, paper_a, paper_b for the paper's six functions, as conf/activation/ defines them."""
+    """Compute activation, label, a, b, paper_a, paper_b of the paper's six functions as defined in conf/activation/."""
     configs = table_configs(budget)
     rows = []
     for printed in paper.table1().itertuples():
@@ -57,8 +57,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def remark(table: pd.DataFrame) -> str:
-    """Say whether the computed constants, rounded to four decimals, are the printed ones; if only SELU's b isn't,
-    why."""
+    """Say if the computed constants, rounded to four decimals, are the printed ones; if only SELU's b isn't, why."""
     off = [
         (row.activation, f"{row.label}'s {symbol} ({value:.4f}, printed {printed:.4f})")
         for row in table.itertuples()

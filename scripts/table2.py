@@ -3,9 +3,9 @@
     python -m scripts.table2 results/quick
 
 Reads the records in results/<budget>/runs/, in seconds, and writes beside them table2.csv (one line for each of the
-table's cells), table2.md and table2.tex (needs the package booktabs). Cells without a record are shown as missing,
-unfinished ones as far as they are: 95.87 @8 is the accuracy after 8 epochs. Bold compares networks after the same
-number of epochs alone; where a function's networks are at different ones, a second table compares them at one.
+table's cells), table2.md and table2.tex (needs the package booktabs). Cells without a record are shown as missing.
+Unfinished ones are shown with their progress: 95.87 @8 is the accuracy after 8 epochs. Bold compares only networks
+after the same number of epochs. If a function's networks are at different epochs, a second table compares them at one.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Notes:
 
 
 def markdown(loaded: Results) -> str:
-    """The table with its caption and footnotes, and the second table if there is one."""
+    """Write the table with its caption and footnotes, and the second table if there is one."""
     rows, notes = body(loaded, MARKDOWN)
     footnotes = [f"{number}. {text}" for number, text in enumerate(notes.texts, start=1)]
     parts = [
@@ -88,7 +88,7 @@ def markdown(loaded: Results) -> str:
 
 
 def heads(loaded: Results) -> list[tuple[str, str, str, str]]:
-    """Dataset, split, whose and after how many epochs for every column."""
+    """List dataset, split, source (ours or the paper's) and epochs of every column."""
     columns = []
     for dataset, config in loaded.datasets.items():
         entries = loaded.table[loaded.table["dataset"] == dataset]
@@ -111,8 +111,7 @@ NONE_FINISHED = (
 
 
 def agreement(loaded: Results) -> list[str]:
-    """Say whether the paper's runs agree with ours, and where they don't; nothing for a budget that isn't the
-    paper's."""
+    """Say if the paper's runs agree with ours, and where they don't; nothing for a budget that isn't the paper's."""
     if loaded.budget.name != budgets.PAPER:
         return []
     if not (known := (loaded.table[[f"{split}_agrees" for split in SPLITS]] != "").any(axis=1).sum()):
@@ -212,13 +211,13 @@ EQUAL = (
 
 
 def unequal(loaded: Results) -> list[tuple[str, str]]:
-    """Dataset and function of the networks that stand at different epochs."""
+    """List dataset and function of the networks that are at different epochs."""
     groups = loaded.table.groupby(["dataset", "activation"], sort=False)["epoch"]
     return [(str(dataset), str(activation)) for (dataset, activation), epochs in groups if epochs.nunique() > 1]
 
 
 def equal_epochs(loaded: Results, markup: Markup) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the second table."""
+    """Make head and rows of the second table."""
     entries = _entries(loaded)
     rows = []
     for dataset, activation in unequal(loaded):
@@ -246,7 +245,7 @@ def _entries(loaded: Results) -> Entries:
 
 
 def body(loaded: Results, markup: Markup) -> tuple[list[list[str]], Notes]:
-    """The rows below the head, and the footnotes that they refer to."""
+    """Make the rows below the head, and the footnotes that they refer to."""
     entries = _entries(loaded)
     unfit, with_epoch = set(unequal(loaded)), unfinished(loaded.table)
     notes = Notes()
@@ -292,7 +291,7 @@ def _ours(
 
 
 def _note(loaded: Results, key: Key, entry: dict[str, Any], notes: Notes) -> int | None:
-    """The number of the footnote that says what became of a cell; None if all seeds ended ok."""
+    """Return the number of the footnote on a cell's status; None if all seeds ended ok."""
     if entry["status"] == "missing":
         return notes.number("missing: not trained yet, there is no record.")
     runs = grid.runs_of(loaded.runs, *key)
@@ -325,7 +324,7 @@ def _share(part: pd.DataFrame, runs: pd.DataFrame) -> str:
 
 
 def _best(values: list[float]) -> str | None:
-    """The largest value as printed; None where there is nothing to choose between."""
+    """Return the largest value as printed; None if there is no choice."""
     known = [value for value in values if not math.isnan(value)]
     printed = {_digits(value) for value in known}
     return _digits(max(known)) if len(printed) > 1 else None
@@ -336,7 +335,7 @@ def _bold(text: str, best: str | None, markup: Markup) -> str:
 
 
 def _pair(texts: list[str]) -> str:
-    """Without batch norm, and in parentheses with it, as the paper prints them."""
+    """Join two texts as the paper does: without batch norm, and in parentheses with it."""
     return f"{texts[0]} ({texts[1]})" if any(texts) else ""
 
 

@@ -1,1 +1,1 @@
-"""GPN networks as the shrinkage and the collapse paper look at networks: mean field, and what is left of the input."""
+"""GPN networks in the view of the shrinkage and the collapse paper: mean field, and what is left of the input."""

@@ -8,7 +8,7 @@ Gaussian as N grows, and
 
 where psi_l(x) = phi(sqrt(q_l) x) / sqrt(q_l) and C is the Gaussian covariance (`bsnn.shrinkage.correlation`, whose
 layer normalisation is the division by C[psi_l | 1]). A GPN function has q_l = 1, psi_l = phi and P_l'(1) = E phi'^2 =
-1: it is critical in every layer, by definition. A plain function's length drifts, and with it how linear psi_l is.
+1: by definition it is critical in every layer. A plain function's length drifts, and so does the linearity of psi_l.
 
 Correlations are held as gaps, 1 - rho, which keep their digits near rho = 1. Shapes in names: L layers, R pairs.
 """
@@ -29,18 +29,18 @@ from bsnn.shrinkage.covariance import Covariance, covariance_of, distances
 from bsnn.theory.hermite import linearisation_error
 
 SEEN = 1e-7
-"""Jumps of phi' sqrt(density) that count."""
+"""Least jump of phi' sqrt(density) that counts."""
 
 SAME = 1e-13
-"""Layers whose psi differ by less, relatively, are computed once: as a GPN function's, and a homogeneous one's."""
+"""Layers whose psi differ by less, relatively, are computed once, as for GPN and homogeneous functions."""
 
 
 @dataclass(frozen=True)
 class LayerMap:
     """One layer at one length.
 
-    covariance: of psi, which does to inputs of length 1 what phi does to those of length q
-    error: ||psi - psi~||_N^2 / ||psi'||_N^2, the summand of Theorem 1 (shrinkage paper): how nonlinear the layer is
+    covariance: of psi, which maps inputs of length 1 as phi maps those of length q
+    error: ||psi - psi~||_N^2 / ||psi'||_N^2, the summand of Theorem 1 (shrinkage paper): the layer's nonlinearity
     """
 
     covariance: Covariance
@@ -48,8 +48,8 @@ class LayerMap:
 
     @classmethod
     def of(cls, phi: Phi, length: float = 1.0, kinks: Sequence[float] = ()) -> LayerMap:
-        """phi at q = length. kinks: of phi, see `bsnn.shrinkage.covariance.covariance_of`."""
-        psi = phi if length == 1 else rescaled(phi, length)  # the function itself: closed forms know it by its type
+        """Make the layer of phi at q = length. kinks: of phi, see `bsnn.shrinkage.covariance.covariance_of`."""
+        psi = phi if length == 1 else rescaled(phi, length)  # phi itself: closed forms know it by its type
         edges = [kink / math.sqrt(length) for kink in kinks]
         covariance = covariance_of(psi, edges)
         if not (covariance.second > 0 and covariance.slope_second > 0):
@@ -58,29 +58,32 @@ class LayerMap:
 
     @property
     def gain(self) -> float:
-        """q_{l+1} / q_l = E psi^2."""
+        """The gain q_{l+1} / q_l = E psi^2."""
         return self.covariance.second
 
     @property
     def slope(self) -> float:
-        """P_l'(1) = E psi'^2 / E psi^2: the squared norm of the layer's Jacobian, after layer normalisation."""
+        """The slope P_l'(1) = E psi'^2 / E psi^2: the squared norm of the Jacobian, after layer normalisation."""
         return self.covariance.slope_second / self.covariance.second
 
     def gap(self, gap: Tensor) -> Tensor:
-        """1 - P_l(1 - gap)."""
+        """Compute 1 - P_l(1 - gap)."""
         return (self.covariance.gap(gap) / self.gain).clamp(max=2.0)
 
 
 def rescaled(phi: Phi, length: float) -> Phi:
-    """psi(x) = phi(sqrt(q) x) / sqrt(q)."""
+    """Return psi(x) = phi(sqrt(q) x) / sqrt(q)."""
     root = math.sqrt(length)
     return lambda x: phi(root * x) / root
 
 
 @dataclass(frozen=True)
 class Passage:
-    """L layers, float64: entry l of `length` (L + 1,) and `gap` (L + 1, R) is what enters layer l + 1; `slope` and
-    `error` (L,) are those of `LayerMap`."""
+    """The course of length and correlation through L layers, float64.
+
+    Entry l of `length` (L + 1,) and `gap` (L + 1, R) is the input of layer l + 1; `slope` and `error` (L,) are those of
+    `LayerMap`.
+    """
 
     length: Tensor
     gap: Tensor
@@ -128,7 +131,7 @@ def passage(phi: Phi, gap: Tensor, depth: int, length: float = 1.0, kinks: Seque
 
 
 def slope_jump(phi: Phi, kink: float = 0.0, distance: float = 1e-7) -> float:
-    """phi'(kink+) - phi'(kink-), to about `distance`; 0 where phi' is continuous."""
+    """Compute phi'(kink+) - phi'(kink-), to about `distance`; 0 where phi' is continuous."""
     beside = torch.tensor([kink - distance, kink + distance], dtype=torch.float64, device="cpu")
     below, above = value_and_slope(on_cpu(phi), beside)[1].tolist()
     jump = float(above - below)
@@ -136,20 +139,19 @@ def slope_jump(phi: Phi, kink: float = 0.0, distance: float = 1e-7) -> float:
 
 
 def slope_jumps(phi: Phi, kink: float = 0.0) -> dict[float, float]:
-    """Find where phi' jumps for |x| < 38, and by how much. Jumps below 1e-7, or of less weight than that, aren't
-    seen."""
+    """Find the jumps of phi' in |x| < 38 and their sizes; jumps below 1e-7, or of less weight than that, are missed."""
 
     def slope(x: Tensor) -> Tensor:
         return (checked_value_and_slope(phi, on_cpu(phi), x)[1] * root_density(x)).unsqueeze(1)
 
     places, _ = breaks(slope, first_edges([kink]), SEEN)
-    # a jump too small to be told from a slope that changes over 1e-7 is measured closer by
+    # A jump too small to tell from a slope that changes over 1e-7 is measured from closer by.
     jumps = {at: slope_jump(phi, at) or slope_jump(phi, at, 1e-10) for at in places.tolist()}
     return {at: jump for at, jump in jumps.items() if jump}
 
 
 def curvature(phi: Phi, kink: float = 0.0) -> float:
-    """k = P''(1) / 2 = E phi''^2 / 2 of a GPN function; inf if its slope jumps anywhere. phi'' may break at `kink`."""
+    """Compute k = P''(1) / 2 = E phi''^2 / 2 of a GPN function; inf if its slope jumps. phi'' may break at `kink`."""
     if slope_jumps(phi, kink):
         return math.inf
 
@@ -163,7 +165,7 @@ def curvature(phi: Phi, kink: float = 0.0) -> float:
 
 
 def asymptote(phi: Phi, kink: float = 0.0) -> tuple[float, int]:
-    """(A, n) of 1 - rho_l ~ A l^-n, l -> infinity, whatever the inputs, for a GPN function (P(1) = P'(1) = 1).
+    """Compute (A, n) of 1 - rho_l ~ A l^-n, l -> infinity, whatever the inputs, for a GPN function (P(1) = P'(1) = 1).
 
     With g = 1 - rho, a slope that jumps by J_i at k_i gives 1 - P = g - c g^(3/2) + ...,
 
@@ -171,7 +173,7 @@ def asymptote(phi: Phi, kink: float = 0.0) -> tuple[float, int]:
 
     since C'' = E phi''(x) phi''(y) holds J_i^2 times the density at (k_i, k_i): n = 2, A = 4 / c^2. A continuous slope
     gives 1 - P = g - k g^2 + ..., k = `curvature`: n = 1, A = 1 / k. phi(x) = +-x: (inf, 0). All jumps are found;
-    `kink` is where phi'' may break.
+    `kink` is a point where phi'' may break.
 
     Raises ValueError for a function that isn't GPN.
     """

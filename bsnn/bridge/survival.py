@@ -1,12 +1,12 @@
-"""Measure what survives of an input in a random network: correlations, and the share of the signal that varies.
+"""Survival of an input in a random network: correlations, and the share of the signal that varies.
 
 Two measures, for pre-activations h of inputs to one network:
 
     gap        1 - rho = |u_a - u_b|^2 / 2, with u = h / |h|, for two inputs a and b
     variation  sqrt(mean_x |h(x) - h_mean|^2 / mean_x |h(x)|^2) over a set of inputs x, in [0, 1]
 
-gap is the shrinkage paper's 1 - rho (not centred: what all inputs have in common counts), computed from a difference,
-so that it keeps its digits where rho rounds to 1. variation = 0 is a network that is constant over the set.
+gap is the shrinkage paper's 1 - rho (not centred: the common part of all inputs counts). It is computed from a
+difference and so keeps its digits where rho rounds to 1. variation = 0 is a network that is constant over the set.
 
 Shapes in names: B inputs, N width.
 """
@@ -25,14 +25,17 @@ from bsnn.quadrature import Phi
 from bsnn.randomness import device_of
 
 LAWS = ("haar", "rows", "gaussian")
-"""Laws of W that keep lengths on average. haar: uniform orthogonal, as the BSNN paper's theorems have it. rows:
-Gaussian rows divided by their norm, what the row-norm constraint alone leaves of that. gaussian: i.i.d. N(0, 1 / N)."""
+"""Laws of W that keep lengths on average.
+
+haar: uniform orthogonal, as in the BSNN paper's theorems. rows: Gaussian rows divided by their norm, which keeps only
+the constraint on row norms. gaussian: i.i.d. N(0, 1 / N).
+"""
 
 
 def random_weights(
     law: str, *shape: int, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Independent square matrices of the law, shape (..., N, N), with E |W x|^2 = |x|^2.
+    """Draw independent square matrices of the law, shape (..., N, N), with E |W x|^2 = |x|^2.
 
     Raises ValueError for an unknown law or for matrices that aren't square.
     """
@@ -47,8 +50,11 @@ def random_weights(
 
 
 def correlated_inputs(width: int, rho: list[float], generator: torch.Generator | None = None) -> Tensor:
-    """(1 + R, N), float64: a uniform vector of norm sqrt(N), and others of that norm whose correlations with it are
-    exactly `rho` (up to rounding) and which are uniform otherwise. N >= 2."""
+    """Draw inputs (1 + R, N), float64: a uniform vector of norm sqrt(N), and R others of that norm.
+
+    The correlations of the others with the first are exactly `rho` (up to rounding); otherwise they are uniform. N >=
+    2.
+    """
     drawn_on = device_of(generator)
     first_N, others_RN = (
         torch.randn(rows, width, generator=generator, dtype=torch.float64, device=drawn_on)
@@ -62,7 +68,7 @@ def correlated_inputs(width: int, rho: list[float], generator: torch.Generator |
 
 
 def pre_activations(phi: Phi, x_BN: Tensor, weights: Iterator[Tensor]) -> Iterator[Tensor]:
-    """h = W x of layer 1, 2, ... for as many weights as there are; leading dimensions are broadcast (networks)."""
+    """Yield h = W x of layer 1, 2, ... for all given weights; leading dimensions are broadcast (networks)."""
     for W_NN in weights:
         h_BN = x_BN @ W_NN.mT
         yield h_BN
@@ -70,14 +76,14 @@ def pre_activations(phi: Phi, x_BN: Tensor, weights: Iterator[Tensor]) -> Iterat
 
 
 def gap(a: Tensor, b: Tensor) -> Tensor:
-    """1 - cosine similarity over the last dimension, >= 0; nan for a vector of zeros, which has no direction."""
+    """Compute 1 - cosine similarity over the last dimension, >= 0; nan for a vector of zeros, without direction."""
     difference = _direction(a) - _direction(b)
     found: Tensor = difference.square().sum(-1) / 2
     return found
 
 
 def variation(h_BN: Tensor) -> Tensor:
-    """See the module; over the last two dimensions (..., B, N) -> (...). 0 for h = 0."""
+    """Compute the module's `variation` over the last two dimensions, (..., B, N) -> (...). 0 for h = 0."""
     scale = h_BN.abs().amax(dim=(-2, -1), keepdim=True)
     h_BN = h_BN / torch.where(scale > 0, scale, 1)  # plain functions' signals have squares that underflow
     varying = (h_BN - h_BN.mean(dim=-2, keepdim=True)).square().sum(dim=(-2, -1))

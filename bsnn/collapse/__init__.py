@@ -1,1 +1,1 @@
-"""Deep narrow ReLU networks: when they are constant ("Collapse of deep and narrow neural nets")."""
+"""Deep narrow ReLU networks that are constant functions ("Collapse of deep and narrow neural nets")."""

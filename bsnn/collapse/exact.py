@@ -1,8 +1,8 @@
 """P(a ReLU network is the zero function at initialisation), exactly, for Gaussian weights (one input, no biases).
 
-Let v+ and v- be a layer's outputs for x = 1 and x = -1. Gaussian rows see of them only the angle t between them, so
-(v+ = 0?, v- = 0?, t) is a Markov chain, at every width N. A unit of the next layer is active for both signs with
-probability p = (pi - t) / 2 pi, for the first alone, or the second, with q = t / 2 pi, for none with p. Hence
+Let v+ and v- be a layer's outputs for x = 1 and x = -1. Gaussian rows depend on them only through the angle t between
+them, so (v+ = 0?, v- = 0?, t) is a Markov chain, at every width N. A unit of the next layer is active for both signs
+with probability p = (pi - t) / 2 pi, for the first alone, or the second, with q = t / 2 pi, for none with p. Hence
 
     both alive, t  ->  dead  p^N,   one alive  2 (2^-N - p^N),   both alive  the rest, with a new t
     one alive      ->  dead  2^-N,  one alive  the rest
@@ -12,7 +12,7 @@ Theorem 10 of "Collapse of deep and narrow neural nets" (ICLR 2019 submission) h
 each layer, from independent uniform directions. That is the law of t after one layer and after two; from then on the
 two outputs are closer than independent ones. So the theorem is exact for L <= 3 and gives too little for L > 3.
 
-exact_width_2 solves the chain for N = 2 by quadrature; angle_chain simulates it for any N, one angle a network.
+exact_width_2 solves the chain for N = 2 by quadrature. angle_chain simulates it for any N, with one angle a network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REACH = 40.0  # |y|: at angles below exp(-40) p is 1/2 to rounding
 
 
 def exact_width_2(depth: int) -> Array:
-    """P(dead after l layers), l = 1..depth, width 2, to about 1e-13; (depth,).
+    """Compute P(dead after l layers), l = 1..depth, width 2, to about 1e-13; (depth,).
 
     The law of t has atoms at 0 (one unit alone is active, for both signs: states 6 and 11) and at pi/2 (7 and 10), and
     a density. Given the angle t of the layer before, the new outputs are ReLU of two Gaussian vectors whose directions
@@ -66,20 +66,20 @@ def exact_width_2(depth: int) -> Array:
         following_Y = kernel_YY @ mass_Y + from_quarter_Y * quarter
         quarter = 2 * float(mass_Y @ q_Y**2) + 2 * quarter / 16
         mass_Y = following_Y
-        # the rest: the atom at 0, and angles too small for the grid, which are the same to rounding
+        # The rest: the atom at 0, and angles too small for the grid, whose effect is the same to rounding.
         parallel = 1 - dead - one - quarter - float(mass_Y.sum())
     return np.array(found)
 
 
 def _density(t: Array, u: Array) -> Array:
-    """The density at u of the next angle, both outputs alive and one of them inside the quarter plane, given t."""
+    """Compute the density of the next angle at u, both outputs alive and one inside the quarter plane, given t."""
     at_u, slope = _phase(t, u)
     at_quarter, _ = _phase(t, u + QUARTER)
     return np.asarray((QUARTER - u) * slope / math.pi + 2 / math.pi * (at_quarter - at_u))
 
 
 def _phase(t: Array, psi: Array) -> tuple[Array, Array]:
-    """(F, f) of the difference of directions psi in [0, pi] of two Gaussian vectors of the plane, correlation cos t."""
+    """Compute (F, f) of the angle psi in [0, pi] between two Gaussian vectors of the plane with correlation cos t."""
     k, s = np.cos(t), np.sin(t)
     c, r = k * np.cos(psi), np.hypot(s, k * np.sin(psi))
     arc = math.pi - np.arctan2(r, c)  # arccos(-c)
@@ -88,7 +88,7 @@ def _phase(t: Array, psi: Array) -> tuple[Array, Array]:
 
 
 class AngleChain(NamedTuple):
-    """Numbers after l = 1, 2, ... layers; (L,) each."""
+    """Estimates after l = 1, 2, ... layers; (L,) each."""
 
     dead: Array  # P(dead): an unbiased estimate
     error: Array  # its standard error
@@ -98,11 +98,11 @@ class AngleChain(NamedTuple):
 def angle_chain(
     width: int, depth: int, members: int, generator: torch.Generator, until: float = math.inf
 ) -> AngleChain:
-    """Simulate the same chain at any width >= 2: K angles, each drawn on as long as both outputs are alive.
+    """Simulate the same chain at any width >= 2: K angles, each drawn as long as both outputs are alive.
 
-    Equal in law to drawing whole networks, at 2 N numbers a layer instead of N^2, and with less variance: what is
-    random is the angle alone, each path carries the probabilities of its three states. Ends before `depth` at the layer
-    where the estimate is more than 4 standard errors above `until`.
+    It is equal in law to drawing whole networks, but takes 2 N numbers a layer instead of N^2, and has less variance:
+    only the angle is random, and each path carries the probabilities of its three states. It ends before `depth` at the
+    layer where the estimate is more than 4 standard errors above `until`.
     """
     if width < 2:
         raise ValueError(f"width: expected at least 2 (one unit is never alive for both signs), found {width}")
@@ -126,7 +126,7 @@ def angle_chain(
 
 
 def _next_angles(angle_K: Tensor, width: int, generator: torch.Generator) -> Tensor:
-    """The angle after one more layer, given that both outputs stay alive: the others are drawn again."""
+    """Draw the angle after one more layer, given that both outputs stay alive: the others are drawn again."""
     following_K = torch.empty_like(angle_K)
     pending = torch.arange(len(angle_K), device=angle_K.device)
     while len(pending):
@@ -142,6 +142,6 @@ def _next_angles(angle_K: Tensor, width: int, generator: torch.Generator) -> Ten
 
 
 def _between(a_KN: Tensor, b_KN: Tensor) -> Tensor:
-    """The angle between vectors, (K,); Kahan's formula, accurate for small angles."""
+    """Compute the angle between vectors, (K,), by Kahan's formula, which is accurate for small angles."""
     a_KN, b_KN = (one / torch.linalg.vector_norm(one, dim=1, keepdim=True) for one in (a_KN, b_KN))
     return 2 * torch.atan2(torch.linalg.vector_norm(a_KN - b_KN, dim=1), torch.linalg.vector_norm(a_KN + b_KN, dim=1))

@@ -1,7 +1,7 @@
 """Fates of narrow networks in training: collapsed, partly collapsed, or an approximation of the target.
 
 "Collapse of deep and narrow neural nets" (ICLR 2019 submission), section 2: four target functions, the eight optimisers
-that it names, and rules for what its figures show. The rules:
+that it names, and rules for the outcomes in its figures. The rules:
 
     diverged       an output is not finite
     constant       every output stays within FLAT of the target's range, over the grid. Which constant: `at_mean`
@@ -12,7 +12,7 @@ that it names, and rules for what its figures show. The rules:
                    "mae": of its median)
     other          none of these
 
-in this order. Range and deviation are those of the target on the grid, each output's for itself.
+in this order. Range and deviation are those of the target on the grid, separately for each output.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OUTCOMES = ("constant", "partial", "approximates", "other", "diverged")
 
 @dataclass(frozen=True)
 class Target:
-    """y(x) for x uniform on [-limit, limit]^inputs; `width` is that of the paper's networks for it."""
+    """A function y(x) for x uniform on [-limit, limit]^inputs; `width` is that of the paper's networks for it."""
 
     label: str
     inputs: int
@@ -48,7 +48,7 @@ class Target:
     def batches(
         self, steps: int, members: int, batch: int, generator: torch.Generator, dtype: torch.dtype | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """`steps` mini-batches, fresh and each member's own: x (K, B, inputs), y (K, B, outputs)."""
+        """Yield `steps` mini-batches, new ones for each member: x (K, B, inputs), y (K, B, outputs)."""
         for _ in range(steps):
             shape = (members, batch, self.inputs)
             uniform_KBD = torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)
@@ -56,7 +56,7 @@ class Target:
             yield x_KBD, self.function(x_KBD)
 
     def grid(self, points: int, dtype: torch.dtype | None = None) -> Tensor:
-        """points^inputs inputs, evenly spaced, (B, inputs); the last input runs fastest."""
+        """Make points^inputs inputs, evenly spaced, (B, inputs); the last input varies fastest."""
         axis = torch.linspace(-self.limit, self.limit, points, dtype=dtype, device="cpu")
         return torch.cartesian_prod(*[axis] * self.inputs).view(-1, self.inputs)
 
@@ -80,11 +80,13 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "rmsprop": partial(torch.optim.RMSprop, lr=0.001, alpha=0.9, eps=1e-7),
     "adam": partial(torch.optim.Adam, lr=0.001, eps=1e-7),
 }
-"""The paper's first-order optimisers. It gives no settings: these were Keras's defaults at its time, momentum 0.9 for
-Nesterov."""
+"""The paper's first-order optimisers.
+
+It gives no settings. These were Keras's defaults at its time, with momentum 0.9 for Nesterov.
+"""
 
 SECOND_ORDER = {"bfgs": "BFGS", "lbfgs": "L-BFGS-B"}
-"""scipy's names. On a whole grid of inputs, as line searches need a loss that does not change."""
+"""scipy's names. They need a whole grid of inputs, as line searches need a loss that does not change."""
 
 
 def minimise(stack: NarrowStack, x_BD: Tensor, y_BC: Tensor, method: str, iterations: int, loss: str = "mse") -> None:
@@ -109,11 +111,11 @@ def minimise(stack: NarrowStack, x_BD: Tensor, y_BC: Tensor, method: str, iterat
 
 @dataclass(frozen=True)
 class Fate:
-    """One network on the grid.
+    """The fate of one network on the grid.
 
-    outcome: one of OUTCOMES. at_mean, at_median: of a constant one. value: its first output's mean over the grid.
-    error: root mean square error / the target's standard deviation; 1 is the best constant. dead: the share of the grid
-    on which a hidden layer is all 0.
+    outcome: one of OUTCOMES. at_mean, at_median: of a constant one. value: the mean of its first output over the grid.
+    error: root mean square error / the target's standard deviation; 1 is that of the best constant. dead: the share of
+    the grid on which a hidden layer is all 0.
     """
 
     outcome: str

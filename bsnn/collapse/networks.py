@@ -3,10 +3,10 @@
     stack = NarrowStack((1, *[2] * 9, 1), 256, generator=torch.Generator().manual_seed(0))
     optimiser = torch.optim.Adam(stack.parameters(), lr=1e-3)
     fit(stack, optimiser, batches)                       # K independent trainings
-    last_dead_layer(stack, x_BD) > 0                     # where each network has collapsed (Theorem 1)
+    last_dead_layer(stack, x_BD) > 0                     # True where a network has collapsed (Theorem 1)
 
-The members share nothing: the loss is the sum of theirs, so that each one's gradient is its own, and an optimiser that
-works parameter by parameter (SGD, Adam and their kin; not L-BFGS) trains each as if it were alone.
+The members share nothing. The loss is the sum of theirs, so each one's gradient is its own. An optimiser that works
+parameter by parameter (SGD, Adam and similar ones; not L-BFGS) trains each member as if it were alone.
 
 The network is that of "Collapse of deep and narrow neural nets" (ICLR 2019 submission), section 3, layers l = 1..L:
 
@@ -69,25 +69,25 @@ INITIALISATIONS: dict[str, Callable[..., Tensor]] = {
 def draw_weights(
     initialisation: str, members: int, n_out: int, n_in: int, generator: torch.Generator | None = None
 ) -> Tensor:
-    """W of one layer of every member, (K, n_out, n_in), float64."""
+    """Draw W of one layer of every member, (K, n_out, n_in), float64."""
     if initialisation not in INITIALISATIONS:
         raise ValueError(f"initialisation: expected one of {', '.join(INITIALISATIONS)}, found {initialisation!r}")
     return INITIALISATIONS[initialisation](members, n_out, n_in, generator)
 
 
 class NarrowStack(nn.Module):
-    """K multi-layer perceptrons, in (B, D), or (K, B, D) for inputs of their own, out (K, B, C).
+    """K multi-layer perceptrons: (B, D), or (K, B, D) for inputs of their own, -> (K, B, C).
 
     Args:
         layers: widths (D, N, ..., N, C); L = len(layers) - 1.
         members: K.
         activation: phi, an elementwise function or module (bsnn.GPN is one); a module serves all layers.
         initialisation: of the weights, see INITIALISATIONS. Biases start at 0.
-        bias: whether there are biases at all.
+        bias: True if there are biases.
         normalisation: "batch" normalises h over the batch before phi (affine, torch.nn.BatchNorm1d's constants, its
             shift in place of the bias) in all layers but the last. "weight" makes every row of W g v / |v|
-            (Salimans & Kingma, 2016) in all layers; g starts as |v|, so the stack starts as the same functions as
-            without.
+            (Salimans & Kingma, 2016) in all layers; g starts as |v|, so the functions at the start are those of a
+            stack without normalisation.
         dropout: the probability with which a hidden unit is dropped, in training mode, after phi.
         activate_last: phi follows the last layer too ("the last layer also employs ReLU activation").
         generator: a CPU generator for weights and dropout. Weights are drawn in float64 and rounded to `dtype`.
@@ -140,12 +140,12 @@ class NarrowStack(nn.Module):
 
     @property
     def depth(self) -> int:
-        """L."""
+        """The number of layers, L."""
         return len(self.weights)
 
     @torch.no_grad()
     def member(self, k: int) -> NarrowStack:
-        """A stack of the k-th member alone, with copies of its parameters."""
+        """Make a stack of the k-th member alone, with copies of its parameters."""
         one = NarrowStack(
             self.layers,
             1,
@@ -154,7 +154,7 @@ class NarrowStack(nn.Module):
             normalisation=self.normalisation,
             dropout=self.dropout,
             activate_last=self.activate_last,
-            generator=torch.Generator(),  # not ours: drawing weights that are overwritten would move its state
+            generator=torch.Generator(),  # a new one: drawing weights that are overwritten would move the state of ours
             dtype=self.weights[0].dtype,
         )
         one._noise = self._noise
@@ -164,17 +164,17 @@ class NarrowStack(nn.Module):
 
     @torch.no_grad()
     def replace(self, k: int, one: NarrowStack) -> None:
-        """Put the only member of `one` in the place of the k-th."""
+        """Put the only member of `one` in place of the k-th."""
         for mine, its in zip(self._own(), one._own(), strict=True):
             mine[k].copy_(its[0])
 
     def _own(self) -> list[Tensor]:
-        """Every parameter and buffer with an axis of members: all but the activation's."""
+        """List every parameter and buffer with an axis of members: all but the activation's."""
         named = [*self.named_parameters(), *self.named_buffers()]
         return [value for name, value in named if not name.startswith("activation.")]
 
     def effective_weight(self, layer: int) -> Tensor:
-        """W of layer `layer` (from 0) as it multiplies, (K, N, M)."""
+        """Return W of layer `layer` (from 0) as it multiplies, (K, N, M)."""
         W_KNM: Tensor = self.weights[layer]
         return self.scales[layer] * F.normalize(W_KNM, dim=2) if self.normalisation == "weight" else W_KNM
 
@@ -184,11 +184,11 @@ class NarrowStack(nn.Module):
 
     @torch.no_grad()
     def signals(self, x: Tensor) -> list[Tensor]:
-        """x^1, ..., x^L in the module's present mode, each (K, B, N)."""
+        """Compute x^1, ..., x^L in the module's present mode, each (K, B, N)."""
         return [x_KNB.mT for x_KNB in self._signals(x)]
 
     def _signals(self, x: Tensor) -> Iterator[Tensor]:
-        # samples last: the units' means, scales and biases then broadcast over contiguous memory
+        # Samples come last: the units' means, scales and biases then broadcast over contiguous memory.
         x_KMB = (x if x.dim() == 3 else x.expand(self.members, -1, -1)).mT
         for layer in range(self.depth):
             last = layer == self.depth - 1
@@ -216,8 +216,11 @@ class NarrowStack(nn.Module):
 
     @torch.no_grad()
     def normalise_from(self, x: Tensor) -> None:
-        """Salimans & Kingma's data-dependent start (their section 3): scale and bias such that every h has mean 0 and
-        variance 1 over the batch x. For a stack with normalisation "weight" and biases."""
+        """Set scale and bias so that every h has mean 0 and variance 1 over the batch x.
+
+        This is Salimans & Kingma's data-dependent start (their section 3), for a stack with normalisation "weight" and
+        biases.
+        """
         if self.normalisation != "weight" or self.biases is None:
             raise ValueError('normalise_from: expected a stack with normalisation="weight" and biases')
         for layer in range(self.depth):
@@ -232,7 +235,7 @@ class NarrowStack(nn.Module):
 
 
 def member_losses(output_KBC: Tensor, target: Tensor, loss: str = "mse") -> Tensor:
-    """The mean over samples and outputs of each member, (K,). target: (B, C) or (K, B, C); loss: "mse" or "mae"."""
+    """Average over samples and outputs for each member, (K,). target: (B, C) or (K, B, C); loss: "mse" or "mae"."""
     if loss not in ("mse", "mae"):
         raise ValueError(f'loss: expected "mse" or "mae", found {loss!r}')
     error_KBC = output_KBC - target
@@ -242,7 +245,7 @@ def member_losses(output_KBC: Tensor, target: Tensor, loss: str = "mse") -> Tens
 def fit(
     stack: NarrowStack, optimiser: torch.optim.Optimizer, batches: Iterable[tuple[Tensor, Tensor]], loss: str = "mse"
 ) -> None:
-    """One step for every (x, y) of `batches`, x (B, D) or (K, B, D), y (B, C) or (K, B, C)."""
+    """Take one step for every (x, y) of `batches`, x (B, D) or (K, B, D), y (B, C) or (K, B, C)."""
     stack.train()
     for x, y in batches:
         optimiser.zero_grad()
@@ -252,10 +255,10 @@ def fit(
 
 @torch.no_grad()
 def last_dead_layer(stack: NarrowStack, x: Tensor) -> Tensor:
-    """(K, B): the largest l < L with x^l = 0, every unit of it, at that sample; 0 if there is none.
+    """Find the largest l < L with x^l = 0 in every unit, for each sample: (K, B); 0 if there is none.
 
-    Where a ReLU network is constant on a connected set, there is such a layer (Theorem 1); and samples with the same
-    one have the same output. Evaluated in evaluation mode; the stack is left in the mode it was in.
+    If a ReLU network is constant on a connected set, there is such a layer (Theorem 1). Samples with the same such
+    layer have the same output. Evaluated in evaluation mode; the stack's mode is restored.
     """
     training = stack.training
     stack.eval()

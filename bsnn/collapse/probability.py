@@ -1,10 +1,9 @@
-"""Probability that a ReLU network is the zero function at initialisation: the paper's bound, its Markov chain,
-simulation.
+"""P(a ReLU network is the zero function at initialisation): the paper's bound, its Markov chain, simulation.
 
 "Collapse of deep and narrow neural nets" (ICLR 2019 submission), section 4. The network has no biases and one input, so
-two numbers decide it: f(x) = |x| f(1) for x > 0 and |x| f(-1) for x < 0. It is dead after L layers if each of them has
-ReLU and x^L = 0 for both signs: a network of L layers whose last one is linear is dead as one of L - 1. Its gradient is
-0 then, but for the last bias.
+two numbers decide it: f(x) = |x| f(1) for x > 0 and |x| f(-1) for x < 0. It is dead after L layers if all of them have
+ReLU and x^L = 0 for both signs. With a linear last layer it is dead like a network of L - 1 layers. Its gradient is
+then 0, except for the last bias.
 
     zero_for_an_input    P(x^L = 0) for a given x: Theorems 8 and 9; exact, and more than P(dead)
     safe_depth           the bound (5), its largest integer
@@ -13,7 +12,7 @@ ReLU and x^L = 0 for both signs: a network of L layers whose last one is linear 
     outputs, simulate    networks themselves, any law of the weights
 
 bsnn.collapse.exact has P(dead) without Theorem 10's approximation. State 4 p + m of the 16 has pattern p for x = 1 and
-m for x = -1; PATTERNS says which of the two units are active. The paper numbers the same states from 1.
+m for x = -1; PATTERNS lists which of the two units are active. The paper numbers the same states from 1.
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ DEAD = STATES - 1
 QUARTER = math.pi / 2
 _NODES = 8  # of Gauss-Legendre: the integrands are polynomials of degree 2 in each direction
 _ARCS = {0: (0.0, QUARTER), 1: (0.0, 0.0), 2: (QUARTER, QUARTER)}
-"""Arcs in which the direction of an output lies, by pattern; the fourth pattern has none."""
+"""The arc of an output's direction, by pattern; the fourth pattern has no direction."""
 
 
 def zero_for_an_input(widths: Sequence[int], biases: bool = False, activate_last: bool = True) -> float:
-    """P(x^L = 0) for a given input x != 0; with biases and a linear last layer P(x^L = b^L). widths: N^1, ..., N^L.
+    """Compute P(x^L = 0) for an input x != 0; with biases and a linear last layer P(x^L = b^L). widths: N^1, ..., N^L.
 
-    Weights, and biases if there are any, from symmetric laws without an atom at 0. Theorem 8 (no biases):
+    Weights, and biases if there are any, have symmetric laws without an atom at 0. Theorem 8 (no biases):
     1 - prod_l (1 - 2^-N^l) over the layers with ReLU. Theorem 9 (biases): 2^-N of the last layer with ReLU, however
-    many there are: a bias restarts what a dead layer has ended.
+    many layers there are: the biases restart the signal after a dead layer.
     """
     active = widths if activate_last else widths[:-1]
     if not active:
@@ -55,15 +54,15 @@ def zero_for_an_input(widths: Sequence[int], biases: bool = False, activate_last
 
 
 def safe_depth(width: int, probability: float) -> int:
-    """The largest L with 1 - (1 - 2^-N)^L <= p: the bound (5), L <= ln(1 - p) / ln(1 - 2^-N)."""
+    """Compute the largest L with 1 - (1 - 2^-N)^L <= p: the bound (5), L <= ln(1 - p) / ln(1 - 2^-N)."""
     return math.floor(math.log1p(-probability) / math.log1p(-(0.5**width)))
 
 
 def collapse_bounds(width: int, depth: int) -> tuple[float, float]:
-    """(lower, upper) for P(dead after L layers), one input, Gaussian weights, every layer of width N. Ours.
+    """Bound P(dead after L layers) by (lower, upper): one input, Gaussian weights, every layer of width N. Ours.
 
-    With a = 1 - 2^-N, P(dead) = 1 - 2 a^L + P(alive for both signs). A unit is active for both with a probability
-    between 1/4 (orthogonal outputs) and 1/2 (parallel ones); in the first layer never. So
+    With a = 1 - 2^-N, P(dead) = 1 - 2 a^L + P(alive for both signs). A unit is active for both signs with a probability
+    between 1/4 (orthogonal outputs) and 1/2 (parallel ones), and never in the first layer. So
 
         1 - 2 a^L + (1 - 2^(1-N)) a^(2(L-1))  <=  P(dead)  <=  1 - a^(L-1)
 
@@ -74,12 +73,12 @@ def collapse_bounds(width: int, depth: int) -> tuple[float, float]:
 
 
 def paper_matrix() -> Array:
-    """Theorem 10's transition matrix, (16, 16): entry [i, j] is P(next state j | state i); rows sum to 1.
+    """Compute Theorem 10's transition matrix, (16, 16): entry [i, j] is P(next state j | state i); rows sum to 1.
 
-    Appendix J: the directions of the outputs for x = 1 and x = -1 are uniform on what their patterns leave of the
-    quarter circle, all of it or one end, and independent. If t is the angle between them, a unit of the next layer is
-    active for both signs with probability (pi - t) / 2 pi, for one alone with t / 2 pi; the two units are independent.
-    By Gauss-Legendre quadrature over the directions, split where they cross.
+    Appendix J: the directions of the outputs for x = 1 and x = -1 are independent, and each is uniform on the part of
+    the quarter circle that its pattern leaves: all of it or one end. If t is the angle between them, a unit of the next
+    layer is active for both signs with probability (pi - t) / 2 pi, for one alone with t / 2 pi. The two units are
+    independent. The integrals use Gauss-Legendre quadrature over the directions, split where they cross.
     """
     rows = np.zeros((STATES, STATES))
     for state in range(STATES):
@@ -91,14 +90,14 @@ def paper_matrix() -> Array:
 
 
 def paper_start() -> Array:
-    """pi^1, (16,): with one input, each unit of the first layer is active for one sign and not for the other."""
+    """Return pi^1, (16,): with one input, each unit of the first layer is active for one sign and not for the other."""
     start = np.zeros(STATES)
     start[[all(plus != minus for plus, minus in units(state)) for state in range(STATES)]] = 0.25
     return start
 
 
 def paper_collapse(depth: int) -> Array:
-    """Theorem 10: P(dead after l layers), l = 1..depth: the last entry of pi^l = pi^1 P^(l-1) (equation 4)."""
+    """Compute P(dead after l layers), l = 1..depth (Theorem 10): the last entry of pi^l = pi^1 P^(l-1) (equation 4)."""
     law, matrix, dead = paper_start(), paper_matrix(), []
     for _ in range(depth):
         dead.append(law[DEAD])
@@ -107,26 +106,26 @@ def paper_collapse(depth: int) -> Array:
 
 
 def units(state: int) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
-    """Decode a state: for each of the two units, whether it is active for x = 1 and for x = -1."""
+    """Tell for each of the two units if it is active for x = 1, and for x = -1."""
     plus, minus = PATTERNS[state // 4], PATTERNS[state % 4]
     return (plus[0], minus[0]), (plus[1], minus[1])
 
 
 def state_of(plus_K2: Tensor, minus_K2: Tensor) -> Tensor:
-    """The states, int64 (K,), of outputs of width 2 for x = 1 and x = -1."""
+    """Return the states, int64 (K,), of outputs of width 2 for x = 1 and x = -1."""
     plus_K, minus_K = (3 - 2 * (one[:, 0] > 0).long() - (one[:, 1] > 0).long() for one in (plus_K2, minus_K2))
     return 4 * plus_K + minus_K
 
 
 def drawn_transitions(state: int, members: int, generator: torch.Generator) -> Tensor:
-    """Next states, int64 (K,), of `members` networks in `state`, their directions drawn as the paper assumes."""
+    """Draw next states, int64 (K,), of `members` networks in `state`, with directions by the paper's assumption."""
     outputs = []
     for pattern in (state // 4, state % 4):
         low, high = _ARCS.get(pattern, (0.0, 0.0))
         angle_K = low + (high - low) * torch.rand(
             members, generator=generator, dtype=torch.float64, device=generator.device
         )
-        # the cosine of pi/2 is not quite 0
+        # the cosine of pi/2 is not exactly 0
         active = torch.tensor(PATTERNS[pattern], dtype=torch.float64, device=generator.device)
         outputs.append(active * torch.stack([angle_K.cos(), angle_K.sin()], dim=1))
     W_K22 = draw_weights("he", members, 2, 2, generator)
@@ -137,8 +136,11 @@ def drawn_transitions(state: int, members: int, generator: torch.Generator) -> T
 def outputs(
     width: int, depth: int, members: int, initialisation: str, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """x^l of K networks for x = 1 and for x = -1, each (K, N), l = 1..depth. Only directions are kept: both are
-    rescaled in every layer, which changes nothing as ReLU is homogeneous, so that no depth underflows."""
+    """Yield x^l of K networks for x = 1 and for x = -1, each (K, N), l = 1..depth.
+
+    Only directions are kept: both are rescaled in every layer, so that no depth underflows. ReLU is homogeneous, so
+    this changes nothing.
+    """
     x_K2M = torch.tensor([[1.0], [-1.0]], dtype=torch.float64, device=generator.device).expand(members, 2, 1)
     for _ in range(depth):
         W_KNM = draw_weights(initialisation, members, width, x_K2M.shape[2], generator)
@@ -148,14 +150,14 @@ def outputs(
 
 
 class Dead(NamedTuple):
-    """Numbers of networks that are 0 after l = 1..L layers, for both signs of x and for x = 1. int64, (L,)."""
+    """Numbers of networks that are 0 after l = 1..L layers: for both signs of x, and for x = 1. int64, (L,)."""
 
     both: NDArray[np.int64]
     plus: NDArray[np.int64]
 
 
 def simulate(width: int, depth: int, members: int, initialisation: str, generator: torch.Generator) -> Dead:
-    """Networks of one input without biases, from an initialisation of bsnn.collapse.networks: exact signs, no grid."""
+    """Count dead networks of one input without biases, by exact signs and without a grid."""
     dead = []
     for plus_KN, minus_KN in outputs(width, depth, members, initialisation, generator):
         plus_K, minus_K = ((one_KN == 0).all(dim=1) for one_KN in (plus_KN, minus_KN))
@@ -167,10 +169,11 @@ def simulate(width: int, depth: int, members: int, initialisation: str, generato
 def lengths(
     phi: Phi, width: int, depth: int, members: int, generator: torch.Generator, weight_variance: float = 2.0
 ) -> Array:
-    """q^l = |h^l|^2 / N of K networks of one input, x = 1, layers of width N, weights of variance s_w / N^(l-1), no
-    biases; (depth, K).
+    """Draw q^l = |h^l|^2 / N of K networks: one input x = 1, width N, weights of variance s_w / N^(l-1), no biases.
 
-    Of Gaussian weights a single input sees h = sqrt(s_w |x|^2 / N^(l-1)) z alone, z ~ N(0, I): no matrices are drawn.
+    Shape (depth, K).
+
+    With Gaussian weights a single input gives h = sqrt(s_w |x|^2 / N^(l-1)) z, z ~ N(0, I): no matrices are drawn.
     """
     length_K1 = torch.full(
         (members, 1), weight_variance, dtype=torch.float64, device=generator.device
@@ -188,12 +191,12 @@ def lengths(
 def expected_lengths(
     phi: Phi, depth: int, weight_variance: float = 2.0, bias_variance: float = 0.0, q0: float = 1.0
 ) -> Array:
-    """E q^l for l = 1..depth, q^l = |h^l|^2 / N^l, by the recursion (2): q^1 = s_w q^0 + s_b,
+    """Compute E q^l for l = 1..depth, q^l = |h^l|^2 / N^l, by the recursion (2): q^1 = s_w q^0 + s_b,
 
         E q^l = s_w E phi(sqrt(E q^(l-1)) z)^2 + s_b,   z ~ N(0, 1),
 
     for weights of variance s_w / N^(l-1) and biases of variance s_b. For ReLU this is (3), s_w E q^(l-1) / 2 + s_b, and
-    exact at every width. For another phi the expectation has been drawn into phi: right for wide networks only.
+    exact at every width. For another phi the expectation is taken inside phi, which is right for wide networks only.
     """
     lengths = [weight_variance * q0 + bias_variance]
     for _ in range(depth - 1):
@@ -204,7 +207,7 @@ def expected_lengths(
 
 
 def relative_variance(width: int, depth: int) -> Array:
-    """Var q^l / (E q^l)^2 for l = 1..depth: ReLU, Gaussian weights, no biases, every layer of width N. Ours.
+    """Compute Var q^l / (E q^l)^2 for l = 1..depth: ReLU, Gaussian weights, no biases, every layer of width N. Ours.
 
     Given the layer before, h is Gaussian with variance s_w |x|^2 / N, and |x|^2 = sum_i ReLU(h_i)^2 has
     E |x|^4 = (1 + 5/N) (E |x|^2)^2, as E z^4 = 3. So 1 + Var / mean^2 = (1 + 2/N) (1 + 5/N)^(l-1).
@@ -213,10 +216,10 @@ def relative_variance(width: int, depth: int) -> Array:
 
 
 def _angles(state: int) -> tuple[Array, Array]:
-    """Angles between the two outputs, and their weights, under the paper's law; (A,) each, weights sum to 1."""
+    """Compute angles between the two outputs, and their weights, under the paper's law; (A,) each, weights sum to 1."""
     ends = [_ARCS.get(pattern) for pattern in (state // 4, state % 4)]
     if ends[0] is None or ends[1] is None:
-        return np.zeros(1), np.ones(1)  # of no importance: one of them has no direction
+        return np.zeros(1), np.ones(1)  # any value will do: one of the outputs has no direction
     angles, weights = [], []
     for alpha, weight in zip(*_nodes(*ends[0]), strict=True):
         low, high = ends[1]
@@ -230,7 +233,7 @@ def _angles(state: int) -> tuple[Array, Array]:
 
 
 def _nodes(low: float, high: float) -> tuple[Array, Array]:
-    """Nodes on [low, high], and weights that sum to 1; one node where the interval is a point."""
+    """Compute nodes on [low, high], and weights that sum to 1; one node if the interval is a point."""
     if high == low:
         return np.array([low]), np.ones(1)
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
@@ -238,7 +241,7 @@ def _nodes(low: float, high: float) -> tuple[Array, Array]:
 
 
 def _unit_probability(state: int, unit: tuple[bool, bool], angle_A: Array) -> Array:
-    """P(a unit of the next layer is active for x = 1 (unit[0]) and for x = -1 (unit[1])), (A,)."""
+    """Compute P(a unit of the next layer is active for x = 1 (unit[0]) and for x = -1 (unit[1])), (A,)."""
     alive = [any(PATTERNS[pattern]) for pattern in (state // 4, state % 4)]
     if any(active and not there for active, there in zip(unit, alive, strict=True)):
         return np.zeros_like(angle_A)

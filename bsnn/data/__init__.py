@@ -5,8 +5,8 @@
     data.train_y        # (60000,), int64
 
 The whole dataset is one tensor per split on the device: the largest, CIFAR-10, takes 0.74 GB in float32. Data that is
-not cached is fetched first (`python -m scripts.data` does only that); see `bsnn.data.sources` for where from, and
-`bsnn.data.bundle` for a machine without a network.
+not cached is fetched first (`python -m scripts.data` does only that). `bsnn.data.sources` lists where it comes from;
+`bsnn.data.bundle` serves a machine without a network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["DATASETS", "DataError", "Dataset", "DatasetSpec", "dataset_spec", "l
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Inputs (n, D) are flattened channel-first: feature c * H * W + i * W + j is pixel (i, j) of channel c."""
+    """Inputs (n, D), flattened channel-first: feature c * H * W + i * W + j is pixel (i, j) of channel c."""
 
     spec: DatasetSpec
     train_x: Tensor
@@ -37,7 +37,7 @@ class Dataset:
     test_y: Tensor
 
     def majority_share(self, split: Literal["train", "test"] = "test") -> float:
-        """Share of the largest class: the accuracy of the best constant prediction, what a dead network reaches.
+        """Compute the share of the largest class: the accuracy of the best constant prediction, and of a dead network.
 
         0.1 where the classes are balanced; MNIST: 0.1124 in training, 0.1135 in test.
         """
@@ -51,7 +51,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     data_dir: Path | str | None = None,
 ) -> Dataset:
-    """The dataset `name` (a key of `DATASETS`), verified, normalised, on `device`.
+    """Load the dataset `name` (a key of `DATASETS`), verified and normalised, on `device`.
 
     data_dir: the cache; by default $BSNN_DATA_DIR, or else ~/.cache/bsnn. Raises DataError.
     """
@@ -71,7 +71,7 @@ def load(
 
 
 def dataset_spec(name: str) -> DatasetSpec:
-    """`DATASETS[name]`; DataError if there is none."""
+    """Return `DATASETS[name]`; raises DataError if there is none."""
     if name not in DATASETS:
         raise DataError(f"Unknown dataset {name!r}: expected one of {', '.join(DATASETS)}.")
     return DATASETS[name]
@@ -80,10 +80,10 @@ def dataset_spec(name: str) -> DatasetSpec:
 def normalise(
     images: NDArray[np.uint8], spec: DatasetSpec, device: torch.device | str, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """(pixels / 255 - mean) / std per channel, (n, H, W) or (n, H, W, C) -> (n, C * H * W).
+    """Compute (pixels / 255 - mean) / std per channel, (n, H, W) or (n, H, W, C) -> (n, C * H * W).
 
-    Moved to the device as bytes and computed there, in `dtype` or float32, whichever is wider; the same operations in
-    the same order as torchvision's ToTensor and Normalize.
+    The pixels are moved to the device as bytes and computed there, in `dtype` or float32, whichever is wider. The
+    operations and their order are those of torchvision's ToTensor and Normalize.
     """
     channels, height, width = spec.image_shape
     pixels = torch.from_numpy(images).to(device).reshape(-1, height, width, channels).permute(0, 3, 1, 2)

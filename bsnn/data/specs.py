@@ -1,7 +1,7 @@
-"""Facts of each dataset: sizes, normalisation, checksums. Nothing here reads or fetches data.
+"""The facts about each dataset: sizes, normalisation, checksums. There is no code here that reads or fetches.
 
-The SHA-256 sums are those of the uint8 arrays' bytes in C order, so they hold wherever the data came from and however
-it was packed. Why they stand for the original data:
+The SHA-256 sums are those of the uint8 arrays' bytes in C order, so they hold for every source and packing. They stand
+for the original data for these reasons:
 
 * MNIST: taken from IDX files whose MD5 sums are the published ones.
 * Fashion-MNIST: taken from Debian's gzipped IDX files, whose headers lack name and time. With these put back (times
@@ -23,7 +23,7 @@ from bsnn.errors import UserError
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 Arrays = dict[str, NDArray[np.uint8]]
-"""One uint8 array for each name in `ARRAYS`, of the shape `DatasetSpec.array_shape` gives."""
+"""One uint8 array for each name in `ARRAYS`, of the shape that `DatasetSpec.array_shape` returns."""
 
 
 class DataError(UserError):
@@ -34,14 +34,14 @@ class DataError(UserError):
 class DatasetSpec:
     name: str
     label: str
-    """Its name in tables and figures."""
+    """The name in tables and figures."""
     image_shape: tuple[int, int, int]
     """(channels, height, width)."""
     classes: int
     train_size: int
     test_size: int
     mean: tuple[float, ...]
-    """Per channel, of pixels / 255; as the paper's reference implementation has it."""
+    """Per channel, of pixels / 255, with the values of the paper's reference implementation."""
     std: tuple[float, ...]
     torchvision: str
     """The class in `torchvision.datasets` that downloads `archives`."""
@@ -52,17 +52,17 @@ class DatasetSpec:
 
     @property
     def features(self) -> int:
-        """D, the length of a flattened image."""
+        """The length of a flattened image, D."""
         channels, height, width = self.image_shape
         return channels * height * width
 
     @property
     def command(self) -> str:
-        """The command that fetches it. `make data` fetches the datasets that the paper trains on."""
+        """The command that fetches it; `make data` fetches what the paper trains on."""
         return f"python -m scripts.data {self.name}" if self.name == "fashion_mnist" else "make data"
 
     def array_shape(self, array: str) -> tuple[int, ...]:
-        """Shape of a stored array: labels (n,), grey images (n, H, W), colour images (n, H, W, C)."""
+        """Return the shape of a stored array: labels (n,), grey images (n, H, W), colour images (n, H, W, C)."""
         split, kind = array.split("_")
         n = {"train": self.train_size, "test": self.test_size}[split]
         if kind == "labels":
@@ -103,8 +103,8 @@ CIFAR10 = DatasetSpec(
     train_size=50_000,
     test_size=10_000,
     mean=(0.4914, 0.4822, 0.4465),
-    # Not the standard deviation over all pixels (0.2470, 0.2435, 0.2616) but the mean of the images' own: a slip that
-    # many implementations share, the paper's among them. The inputs' standard deviation is therefore about 1.2 or 1.3.
+    # This is not the standard deviation over all pixels (0.2470, 0.2435, 0.2616) but the mean of the images' own. Many
+    # implementations share this slip, the paper's among them. So the inputs' standard deviation is about 1.2 or 1.3.
     std=(0.2023, 0.1994, 0.2010),
     torchvision="CIFAR10",
     archives={"cifar-10-python.tar.gz": "c58f30108f718f92721af3b95e74349a"},

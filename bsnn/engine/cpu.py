@@ -1,8 +1,9 @@
 """The layers of a stack as compiled C++: kernels.cpp, built once for this machine and called through ctypes.
 
-Compiling for the very CPU (AVX-512, say) and doing everything with a block of numbers while it is in the first cache is
-what makes it fast; torch's own operations would send every tensor through the caches several times, and Python would
-stand between any two of them. Where there is no C++ compiler the engine runs in plain torch, slower, and says so once.
+It is fast for two reasons: it is compiled for this very CPU (AVX-512, say), and it does everything with a block of
+numbers while the block is in the first cache. torch's own operations would send every tensor through the caches several
+times, with Python between any two of them. Without a C++ compiler the engine runs in plain torch, slower, and logs that
+once.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ ROWS = 6  # of a product that kernels.cpp computes at a time
 class CompiledPasses:
     """bsnn.engine.passes.FusedPasses on a CPU, float32 or float64, for the functions of bsnn.engine.functions.
 
-    The layers' products are computed by the kernels too, and what follows each of them while its numbers are in the
-    first cache; a step then has no Python between its layers, and threads don't wait for each other's. Batches that are
+    The kernels also compute the layers' products, and apply the following pass to each while its numbers are in the
+    first cache. So a step has no Python between its layers, and threads don't wait for each other's. Batches that are
     no whole number of 64-byte vectors are multiplied by torch.
     """
 
@@ -81,7 +82,7 @@ class CompiledPasses:
         self._vector = 64 // state.V.element_size()
         suffix = {torch.float32: "f32", torch.float64: "f64"}[state.V.dtype]
         self._call = {name: getattr(library, f"{name}_{suffix}") for name in SIGNATURES}
-        # what the kernels are given addresses of is kept here
+        # The kernels hold addresses of these: they must stay alive.
         self._functions = (_FunctionRow * len(functions))(
             *(_FunctionRow(int(f.family), f.p, f.q, f.a, f.b) for f in functions)
         )
@@ -91,7 +92,7 @@ class CompiledPasses:
         self._scratch = state.V.new_empty(0)
 
     def _arguments(self, batch: int) -> tuple[int, int, int, int]:
-        """Addresses of what describes the stack."""
+        """Return the addresses of the structures that describe the stack."""
         if batch not in self._shapes:
             self._shapes[batch] = _Shape(self.networks, batch, self.width, self.state.first_bn)
         parts = (self._shapes[batch], self._functions, self._layers, self._numbers)
@@ -155,13 +156,13 @@ class CompiledPasses:
 
 
 def _layout(h: Sequence[Tensor]) -> tuple[int, int]:
-    """Address of the first of equally spaced tensors, and the numbers between two of them."""
+    """Return the address of the first of equally spaced tensors, and the numbers between two of them."""
     stride = (h[1].data_ptr() - h[0].data_ptr()) // h[0].element_size() if len(h) > 1 else 0
     return h[0].data_ptr(), stride
 
 
 def kernels() -> ctypes.CDLL | None:
-    """The compiled library, see bsnn.engine.library; None where there is none."""
+    """Load the compiled library, see bsnn.engine.library; None if there is none."""
     with _loading:  # stacks start side by side
         return _kernels()
 
@@ -175,7 +176,7 @@ def _kernels() -> ctypes.CDLL | None:
 
 
 def _prepare(kernels: ctypes.CDLL) -> None:
-    """Declare the functions, and compute something: an exception says that the library isn't what it should be."""
+    """Declare the functions and compute something; raises an exception if the library isn't what it should be."""
     for name, arguments in SIGNATURES.items():
         for suffix in ("f32", "f64"):
             function = getattr(kernels, f"{name}_{suffix}")

@@ -8,8 +8,8 @@
     elu           q x for x > 0, q p (e^x - 1) otherwise      alpha   scale
     swish         x / (1 + e^(-p x))                          p
 
-ReLU is leaky_relu with p = 0, SELU an elu, the paper's GELU the swish with p = 1.702, SiLU the one with p = 1. Any
-other module is trained too, in plain torch with autograd's derivative (`bsnn.engine.passes`).
+ReLU is leaky_relu with p = 0, SELU an elu, the paper's GELU the swish with p = 1.702, SiLU the swish with p = 1. Any
+other module is trained in plain torch with autograd's derivative (`bsnn.engine.passes`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.050700987355480493
 
 
 class Family(IntEnum):
-    """The numbers are those in kernels.cpp and in the Triton kernels."""
+    """The family's number, as in kernels.cpp and in the Triton kernels."""
 
     TANH = 0
     LEAKY_RELU = 1
@@ -48,9 +48,9 @@ class Function:
 
 
 def function_of(activation: nn.Module) -> Function | None:
-    """The module as a row of the table, or None if it isn't one.
+    """Return the module as a row of the table, or None if it isn't one.
 
-    Only modules of exactly these classes: a subclass may compute something else.
+    Only modules of exactly these classes count: a subclass may compute something else.
     """
     if type(activation) is GPN:
         inner = function_of(activation.phi) if isinstance(activation.phi, nn.Module) else None
@@ -78,8 +78,10 @@ def function_of(activation: nn.Module) -> Function | None:
 
 
 def value_and_slope(function: Function, u: Tensor) -> tuple[Tensor, Tensor]:
-    """phi(u) and phi'(u) by the table's formulas, new tensors of u's shape. At a kink phi' is that of the left side, as
-    torch has it."""
+    """Compute phi(u) and phi'(u) by the table's formulas, new tensors of u's shape.
+
+    At a kink phi' is that of the left side, as in torch.
+    """
     p, q, a, b = function.p, function.q, function.a, function.b
     if function.family == Family.TANH:
         f = torch.tanh(u)

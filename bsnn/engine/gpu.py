@@ -1,4 +1,4 @@
-"""Choose a stack's way of computing on a GPU: Triton's kernels where they work and are right, plain torch elsewhere.
+"""The way a stack takes on a GPU: Triton's kernels where they work and are right, plain torch elsewhere.
 
 The ways, by the names that `Stack.way` gives and BSNN_GPU_WAY asks for:
 
@@ -9,9 +9,9 @@ The ways, by the names that `Stack.way` gives and BSNN_GPU_WAY asks for:
     torch           everything
 
 A way is tried once for each shape: bsnn.engine.selfcheck compares it with float64. If it can't be compiled or launched
-there, or is wrong, one line in the log says so, and the next best is tried.
+there, or is wrong, the log says so in one line, and the next best is tried.
 
-BSNN_GPU_WAY=triton-tf32x3 asks for tensor cores, BSNN_GPU_WAY=torch for no kernels of our own. Neither is part of a
+BSNN_GPU_WAY=triton-tf32x3 asks for tensor cores, BSNN_GPU_WAY=torch for plain torch. Neither is part of a
 cell's identity; the record says which way was taken.
 """
 
@@ -33,11 +33,11 @@ from bsnn.errors import UserError
 log = logging.getLogger(__name__)
 VARIABLE = "BSNN_GPU_WAY"
 FLOAT32 = ("triton-tf32x3", "triton-ieee", "torch")
-"""Ways that can be asked for, each followed by the next if it doesn't work. The default is the second."""
+"""The values of BSNN_GPU_WAY. If a way doesn't work, the next one is tried. The default is the second."""
 
 
 def passes(cell: Cell, state: LayerState, functions: Sequence[Function], optimiser: Optimiser) -> Passes | None:
-    """The passes of a float32 or tf32 stack on a GPU, shaped like `cell`; None for plain torch."""
+    """Return the passes of a float32 or tf32 stack on a GPU, shaped like `cell`; None for plain torch."""
     device = state.V.device
     for way in ways(cell):
         if way != "torch" and _works(way, device, _shape(cell)):
@@ -62,7 +62,7 @@ def _make(way: str, state: LayerState, functions: Sequence[Function], optimiser:
 
 
 def _shape(cell: Cell) -> Cell:
-    """Return the settings that decide which kernels a cell uses."""
+    """Return a cell that is equal for all cells with the same kernels."""
     return replace(cell, activation="", activation_module={}, gpn=False, batch_norm=False, seed=0, depth=2, epochs=1,
                    max_steps=None, evaluations_per_epoch=1, learning_rate=0.1, momentum=0.5,
                    initialisation="orthogonal")  # fmt: skip
@@ -82,8 +82,10 @@ def _works(way: str, device: torch.device, shape: Cell) -> bool:
 
 
 def _reason_against(way: str, device: torch.device, shape: Cell) -> str | None:
-    """Say why a way can't be taken there; None if it can. Raises UserError if the GPU is lost on the way, and
-    torch.OutOfMemoryError."""
+    """Say why a way can't be taken there; None if it can.
+
+    Raises UserError if the GPU fails meanwhile, and torch.OutOfMemoryError.
+    """
     reason = _unsupported(device)
     if reason is not None:
         return reason

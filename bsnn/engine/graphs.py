@@ -1,13 +1,12 @@
 """bsnn.engine.interval.run_steps for a GPU: a step is captured once, as a CUDA graph, and replayed without the host.
 
-A step is some hundred kernels of ten or twenty microseconds each; launched one by one from Python they would wait for
-the host. So all that changes from step to step lies on the device: the samples' order, a counter that says which of
-them are due, the place for the measurements. A replay then needs no argument, and the interval is read once, at its
-end.
+A step is some hundred kernels of ten or twenty microseconds each. Launched one by one from Python they would wait for
+the host. So everything that changes from step to step lies on the device: the samples' order, a counter of the steps
+done, and the place for the measurements. A replay then needs no argument, and the measurements are read once, at the
+end of the interval.
 
-No step is wasted on warming up, and no weights are saved to be put back: the first steps are trained one by one, and
-what a capture needs beforehand (compiled kernels, libraries' handles, memory) is there after them. Capturing itself
-executes nothing.
+No step is wasted on warming up, and no weights are saved to be restored. The first steps are trained one by one; they
+leave behind what a capture needs (compiled kernels, libraries' handles, memory). Capturing itself executes nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ WARM_UP = 3  # steps before the capture
 
 
 class GraphSteps:
-    """A replacement for `run_steps` with the same arguments and result. It captures a graph once and replays it.
+    """A callable like `run_steps`, with the same result. Kept from call to call, it captures once.
 
     Args:
         capture: False runs the same steps one by one, on any device. By default they are captured on a GPU.
 
-    The stack must leave the memory that its `step` uses where it is, from the first full mini-batch on.
+    From the first full mini-batch on, the stack must leave the memory that its `step` uses at the same addresses.
     """
 
     def __init__(self, capture: bool | None = None) -> None:
@@ -45,7 +44,7 @@ class GraphSteps:
         batch_size: int,
         depth: int,
     ) -> Measured:
-        """Take at most an epoch's steps."""
+        """Take the steps of at most an epoch."""
         epoch = self._epoch
         if epoch is None or epoch.stack is not stack or epoch.data is not data or epoch.batch_size != batch_size:
             capture = data.train_x.is_cuda if self._capture is None else self._capture
@@ -92,18 +91,18 @@ class _Epoch:
                 self._graph.replay()
         if rest:
             self._step(rest)
-        # copies: the next interval's measurements take the same place
+        # Copies: the next interval's measurements take the same place.
         parts = self._loss_SK[:steps].double(), self._correct_SK[:steps], self._norms_SLK[:steps]
         return Measured(*(part.to("cpu", copy=True).numpy() for part in parts))
 
     def _first_step(self) -> None:
-        """A step launched from here; after WARM_UP of them, the capture."""
+        """Launch a step from here; after WARM_UP of them, capture it."""
         if self._stream is None:
             self._step(self.batch_size)
             return
         main = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(main)
-        with torch.cuda.stream(self._stream):  # the one that captures: handles and workspaces belong to a stream
+        with torch.cuda.stream(self._stream):  # the stream that captures: handles and workspaces belong to it
             self._step(self.batch_size)
         main.wait_stream(self._stream)
         self._warm += 1
@@ -113,17 +112,17 @@ class _Epoch:
     def _record(self, stream: torch.cuda.Stream) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
-            # thread_local: what other threads ask of the GPU meanwhile is no error
+            # thread_local: use of the GPU by other threads meanwhile is no error
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 self._step(self.batch_size)
-        except RuntimeError as error:  # out of memory, too: a graph wants some of its own
+        except RuntimeError as error:  # also out of memory: a graph needs some of its own
             self._stream = None
             log.warning("a step can't be captured as a CUDA graph (%s): it is launched kernel by kernel, slower", error)
             return
         self._graph = graph
 
     def _step(self, batch: int) -> None:
-        """The step that is due. What differs from one to the next is in the device's memory only."""
+        """Take the next step. Only the device's memory differs from one step to the next."""
         place_B = self._done * self.batch_size + self._range_B[:batch]
         batch_KB = self._order_KS.index_select(1, place_B)
         flat = batch_KB.reshape(-1)

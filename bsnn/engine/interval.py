@@ -1,4 +1,4 @@
-"""Many steps of a stack on mini-batches, each member in its own order, the measurements read once at the end."""
+"""Many steps of a stack on mini-batches, each member in its own order; the measurements are read once at the end."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bsnn.data import Dataset
 
 
 class Trainable(Protocol):
-    """Interface of bsnn.engine.stack.Stack and bsnn.engine.reference.ReferenceStack."""
+    """The interface of bsnn.engine.stack.Stack and bsnn.engine.reference.ReferenceStack."""
 
     cells: list[Cell]
 
     @property
     def way(self) -> str:
-        """Name of the way in which its networks are computed, for the record."""
+        """The way its networks are computed, for the record."""
 
     def step(self, x_KBD: Tensor, labels_KB: Tensor, norms_LK: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -32,7 +32,7 @@ class Trainable(Protocol):
 
 
 class Measured(NamedTuple):
-    """S steps of K networks with L layers, each before its update."""
+    """Measurements of S steps of K networks with L layers, each taken before the step's update."""
 
     loss_SK: npt.NDArray[np.float64]  # mean over the mini-batch
     correct_SK: npt.NDArray[np.int64]  # right answers in it

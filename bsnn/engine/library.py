@@ -1,10 +1,10 @@
 """A shared library that this machine's C++ compiler builds on first use, and a cache of such libraries.
 
 A file of the cache is named after all that the library depends on: source, compiler and its version, flags, C library
-and CPU. It holds the library and, behind it, where no loader looks, the SHA-256 of it: loading a truncated one would
-end the process with SIGBUS. It gets its name when it is whole and on disk. What is damaged or can't be loaded is built
-anew, and where the cache is of no use (no home directory, no space, a file system without execution) in a temporary
-folder.
+and CPU. It holds the library and, at its end, where no loader looks, the library's SHA-256: loading a truncated library
+would end the process with SIGBUS. The file gets its name when it is whole and on disk. A damaged library, or one that
+can't be loaded, is built anew. If the cache can't be used (no home directory, no space, a file system without
+execution), the library is built in a temporary folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 def load(source: Path, flags: Sequence[str], prepare: Callable[[ctypes.CDLL], object]) -> ctypes.CDLL | None:
-    """The library of a C++ file, from the cache or built now; None where it can't be had, with one warning in the log.
+    """Load the library of a C++ file, from the cache or built now; None, with one warning in the log, if that fails.
 
     prepare: called with the library before it is used; raises an exception if it isn't what it should be.
     """
@@ -44,7 +44,7 @@ def load(source: Path, flags: Sequence[str], prepare: Callable[[ctypes.CDLL], ob
         if cached is not None and cached.exists():
             try:
                 return _opened(cached, prepare)
-            except Exception as error:  # a library of another machine can fail in any way
+            except Exception as error:  # a library from another machine can fail in any way
                 log.info("%s is built anew: %s", cached, error)
         with tempfile.TemporaryDirectory(prefix="bsnn-") as folder:
             temporary = Path(folder) / "library.so"
@@ -56,7 +56,7 @@ def load(source: Path, flags: Sequence[str], prepare: Callable[[ctypes.CDLL], ob
                     problems.append(str(error))
             write_whole(temporary, lambda stream: stream.write(content))
             try:
-                library = _opened(temporary, prepare)  # which stays loaded when its file is gone
+                library = _opened(temporary, prepare)  # it stays loaded when its file is gone
             except Exception as error:
                 problems.append(str(error))
             else:
@@ -75,7 +75,7 @@ def load(source: Path, flags: Sequence[str], prepare: Callable[[ctypes.CDLL], ob
 
 
 def _cached(compiler: Sequence[str], source: Path, flags: Sequence[str]) -> Path | None:
-    """The library's place in the cache, None without a home directory. Raises what a compiler that fails raises."""
+    """Return the library's place in the cache, None without a home directory. Raises a failing compiler's errors."""
     version = _run([*compiler, "--version"])
     machine = (platform.machine(), *platform.libc_ver(), _cpu())
     key = hashlib.sha256("\n".join([source.read_text(), *compiler, version, *flags, *machine]).encode()).hexdigest()
@@ -88,7 +88,7 @@ def _cached(compiler: Sequence[str], source: Path, flags: Sequence[str]) -> Path
 
 
 def _built(compiler: Sequence[str], source: Path, flags: Sequence[str], path: Path) -> bytes:
-    """The library, compiled as `path`, and its digest."""
+    """Compile the library as `path`; return its bytes and their digest."""
     log.info("building the engine's kernels for this CPU, once")
     _run([*compiler, *flags, "-shared", "-o", str(path), str(source)])
     content = path.read_bytes()
@@ -96,9 +96,9 @@ def _built(compiler: Sequence[str], source: Path, flags: Sequence[str], path: Pa
 
 
 def _stored(cached: Path, content: bytes, prepare: Callable[[ctypes.CDLL], object]) -> ctypes.CDLL:
-    """Open the library under a name of its own, and give it the cached one once it is proved.
+    """Open the library under a name of its own, and rename it to the cached one once it has proved to work.
 
-    The loader knows libraries by their names: under that of a damaged one, opened before, it would return that again.
+    The loader knows libraries by name: under the name of a damaged one, opened before, it would return that one again.
     """
     fresh = cached.with_name(f".{cached.stem}-{uuid.uuid4().hex[:8]}.so")
     try:
@@ -124,8 +124,7 @@ def _run(command: Sequence[str]) -> str:
 
 
 def _cpu() -> str:
-    """Describe the CPU as far as -march=native depends on it, since a cache on a shared disk serves several
-    machines."""
+    """Describe what -march=native depends on: a cache on a shared disk serves several machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""Compile the Triton kernels for any NVIDIA GPU, on a machine that needs none, and read what came out.
+"""The machine code of the Triton kernels, for any NVIDIA GPU and on a machine without one.
 
-`launches` writes down the kernels that one step of training launches; `compiled` compiles one of them for a compute
-capability (90 is Hopper's 9.0) and reads registers, stack, shared memory and the instructions of its machine code, with
+`launches` lists the kernels that one step of training launches. `compiled` compiles one of them for a compute
+capability (90 is Hopper's 9.0). It reads registers, stack, shared memory and the instructions of its machine code with
 the assembler's tools that come with Triton. Nothing is executed. Triton caches what it has compiled on disk.
 
 Triton must not be in interpreter mode (TRITON_INTERPRET).
@@ -52,7 +52,7 @@ class Launch:
 
     @property
     def trips(self) -> int:
-        """Number of times that a program runs through the kernel's loop."""
+        """The number of times that a program goes through the kernel's loop."""
         constants = dict(self.constants)
         if "STEP" not in constants:
             return 1
@@ -71,19 +71,19 @@ class Code:
 
     @property
     def spilled_in_loop(self) -> int:
-        """Loads and stores of spilled registers."""
+        """The number of loads and stores of spilled registers."""
         return count(self.loop, "LDL", "STL")
 
     @property
     def copies_ahead(self) -> int | None:
-        """Groups of asynchronous copies that may still be on their way when the loop goes on; None if it has none."""
+        """Groups of asynchronous copies that may be in flight when the loop goes on; None if it has no copies."""
         if not count(self.loop, "LDGSTS"):
             return None
         waits = [name for name in self.loop if name.startswith("DEPBAR.LE SB0")]
         return min((int(wait.split(",")[1], 16) for wait in waits), default=0)
 
     def executed(self, trips: int) -> Counter[str]:
-        """Instructions of a warp: an upper count, as of the branches for each family of functions one is taken."""
+        """Count a warp's instructions. This is an upper bound: of the branches for each family only one is taken."""
         total = self.rest.copy()
         for name, number in self.loop.items():
             total[name] += trips * number
@@ -91,12 +91,12 @@ class Code:
 
 
 def count(instructions: Counter[str], *names: str) -> int:
-    """Instructions whose mnemonic's first part is one of `names`: LDS.128 counts as LDS."""
+    """Count instructions whose mnemonic's first part is one of `names`: LDS.128 counts as LDS."""
     return sum(number for name, number in instructions.items() if name.split(".")[0] in names)
 
 
 class _Recorder(TritonPasses):
-    """Writes down what would be launched."""
+    """Passes that record launches instead of making them."""
 
     def _launch(self, kernel: str, grid: tuple[int, ...], tile: Tile, *arguments: Any, **constants: Any) -> None:
         types = tuple(_type_of(argument) for argument in arguments)
@@ -111,8 +111,11 @@ def _type_of(argument: Any) -> str:
 
 
 def launches(K: int, N: int, B: int, precision: str, **options: Any) -> dict[str, Launch]:
-    """The kernels of a step and of an evaluation, by name, K networks of N units and batches of B. `forward` and
-    `backward` are those of a layer; the ones of the bottom are shorter. Other options are those of TritonPasses."""
+    """List the kernels of a step and of an evaluation, by name, for K networks of N units and batches of B.
+
+    `forward` and `backward` are those of a layer; those of the bottom are shorter. Other options are those of
+    TritonPasses.
+    """
     meta = torch.device("meta")
 
     def tensor(*shape: int) -> Tensor:
@@ -128,14 +131,16 @@ def launches(K: int, N: int, B: int, precision: str, **options: Any) -> dict[str
     recorder.backward_layers(h, error, spare, x, torch.empty(2, K, dtype=torch.float64, device=meta))
     recorder.forward(0, h[1], x)
     recorder.evaluate(0, tensor(K, N, 2000), tensor(K, N, 2000))
-    # of a kernel's variants the last one; the first layer's error kernel is the bottom's, the other the layers'
+    # The last of a kernel's variants counts. The first layer's error kernel is the bottom's, the other the layers'.
     found = {launch.kernel: launch for launch in recorder.launches if not dict(launch.constants).get("BOTTOM")}
     return found
 
 
 def compiled(launch: Launch, capability: int) -> Code:
-    """Compile for a compute capability, as for pointers that are whole multiples of 16 bytes. Raises what Triton does
-    for a kernel that it can't compile."""
+    """Compile for a compute capability, as if pointers were whole multiples of 16 bytes.
+
+    Raises Triton's errors for a kernel that it can't compile.
+    """
     function = getattr(triton_kernels, f"{launch.kernel}_kernel")
     constants, types = dict(launch.constants), iter(launch.types)
     names: Sequence[str] = function.arg_names
@@ -164,7 +169,7 @@ def _output(tool: str, *arguments: str) -> str:
 
 
 def _instructions(listing: str) -> tuple[Counter[str], Counter[str]]:
-    """Mnemonics inside and outside the main loop, the largest set of instructions that reach one another."""
+    """Count mnemonics inside and outside the main loop, the largest set of instructions that reach one another."""
     names: list[str] = []
     conditional: list[bool] = []
     targets: list[str | None] = []
@@ -189,7 +194,7 @@ def _instructions(listing: str) -> tuple[Counter[str], Counter[str]]:
 
 
 def _loops(after: Sequence[Sequence[int]]) -> list[set[int]]:
-    """Strongly connected components of more than one node (Tarjan's algorithm, without recursion)."""
+    """List the strongly connected components of more than one node (Tarjan's algorithm, without recursion)."""
     number, low, stack, on_stack, loops = dict[int, int](), dict[int, int](), list[int](), set[int](), list[set[int]]()
     for root in range(len(after)):
         work = [] if root in number else [(root, 0)]

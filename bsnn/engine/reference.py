@@ -1,6 +1,6 @@
-"""Training as the definition says it: bsnn.network, autograd and torch's SGD, one network after the other.
+"""Training by the definition: bsnn.network, autograd and torch's SGD, one network after the other.
 
-What the engine (`bsnn.engine`) is checked and timed against; it also trains cells whose activation has parameters of
+The engine (`bsnn.engine`) is checked and timed against it. It also trains cells whose activation has parameters of
 its own, for which the engine has no derivative.
 """
 
@@ -19,9 +19,9 @@ from bsnn.randomness import Purpose, generator
 
 
 def initial_network(cell: Cell, device: torch.device, kind: Callable[..., BSNN] = BSNN) -> BSNN:
-    """The cell's network at its initial weights, which depend on seed, shape and initialisation, not on the activation.
+    """Make the cell's network at its initial weights, which depend on seed, shape and initialisation, not on phi.
 
-    kind: BSNN or a subclass that has its parameters.
+    kind: BSNN, or a subclass with the same parameters.
     """
     spec = dataset_spec(cell.dataset)
     return kind(
@@ -39,7 +39,7 @@ def initial_network(cell: Cell, device: torch.device, kind: Callable[..., BSNN] 
 
 
 def sgd_step(network: BSNN, optimizer: torch.optim.SGD, x_BD: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of SGD: mean loss and number of right answers before it, and the layers' gradient norms (L,)."""
+    """Take one step of SGD; return mean loss and right answers before it, and the layers' gradient norms (L,)."""
     optimizer.zero_grad()
     logits = network(x_BD)
     loss = F.cross_entropy(logits, y_B)

@@ -1,9 +1,9 @@
-"""Check the engine's kernels on this device: some steps of a small stack, beside plain torch in float64 on the CPU.
+"""A check of the engine's kernels on this device: some steps of a small stack, beside torch in float64 on the CPU.
 
-The stack has the width and the batch sizes of the one that is to be trained, so what is checked is the very machine
-code that will train, its replay as a CUDA graph included; it has four members, with each family of functions, with and
-without GPN and batch norm, two layers, and weights, velocities and statistics away from their usual starting values, so
-that nothing is hidden by a factor of 1 or 0.
+The stack has the width and the batch sizes of the one that is to be trained. So the check covers the very machine code
+that will train, including its replay as a CUDA graph. The stack has two layers and four members, with each family of
+functions, with and without GPN and batch norm. Weights, velocities and statistics differ from their usual starting
+values, so that no factor of 1 or 0 hides an error.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from bsnn.engine.interval import Measured, run_steps
 from bsnn.engine.passes import LayerState, Optimiser, Passes
 from bsnn.engine.stack import Stack, in_order
 
-# |found - exact| / |change that the steps made|, Frobenius. A unit of 1500 that a kernel forgets makes it 0.026. Plain
-# torch in float32 has 2e-6 at most (tests), products of 11 bits, computed on a CPU, 0.07.
+# |found - exact| / |change that the steps made|, Frobenius. If a kernel forgets one unit of 1500, it is 0.026. Plain
+# torch in float32 has at most 2e-6 (tests); products of 11 bits, computed on a CPU, have 0.07.
 TOLERANCES = {"ieee": 2e-3, "tf32x3": 2e-3, "bf16x6": 2e-3, "bf16x3": 2e-3, "tf32": 0.2}
-ROUNDING = 1e-6  # of the tensor itself, where the change is smaller than float32's digits
+ROUNDING = 1e-6  # of the tensor itself, if the change is smaller than float32's digits
 REPLAYS = 2
 MEMBERS: tuple[tuple[dict[str, Any], bool, bool], ...] = (
     ({"_target_": "torch.nn.Tanh"}, True, False),
@@ -34,14 +34,16 @@ MEMBERS: tuple[tuple[dict[str, Any], bool, bool], ...] = (
     ({"_target_": "torch.nn.SiLU"}, True, True),
     ({"_target_": "torch.nn.LeakyReLU", "negative_slope": 0.5}, False, False),
 )  # module, GPN, batch norm
-SMALLEST_REST = 8  # of a last mini-batch: batch norm over fewer samples amplifies rounding
+SMALLEST_REST = 8  # in a last mini-batch: batch norm over fewer samples amplifies rounding
 
 Make = Callable[[LayerState, Sequence[Function], Optimiser], Passes]
 
 
 def disagreement(cell: Cell, device: torch.device, precision: str, make: Make) -> str | None:
-    """Say what the passes that `make` makes do wrong for cells shaped like `cell`: a part of a sentence, None if they
-    are right. What they raise is not caught."""
+    """Name the worst error of the passes made by `make` for cells shaped like `cell`; None if they are right.
+
+    The text is part of a sentence. Exceptions of the passes are not caught.
+    """
     base = replace(cell, depth=2, seed=0, learning_rate=0.1, momentum=0.5, initialisation="orthogonal", dtype="float32")
     members = [
         replace(base, activation=str(module["_target_"]), activation_module=module, gpn=gpn, batch_norm=batch_norm)
@@ -100,8 +102,11 @@ def _disturb(layers: LayerState, g: torch.Generator) -> None:
 
 
 def _state(stack: Stack) -> dict[str, Tensor]:
-    """Copy all that the steps changed, by member and name, but for the biases of bottom and top: with batch norm behind
-    them they are sums of what cancels, and the weights beside them see the same errors."""
+    """Collect all that the steps changed, by member and name, except the biases of bottom and top.
+
+    With batch norm behind them these biases are sums of terms that cancel, and the weights beside them see the same
+    errors.
+    """
     return {
         f"{name} of {cell.name}": part
         for k, cell in enumerate(stack.cells)
@@ -111,7 +116,7 @@ def _state(stack: Stack) -> dict[str, Tensor]:
 
 
 def _error(found: Tensor, exact: Tensor, start: Tensor | None) -> float:
-    """The error as a part of the change from `start`, or of the tensor itself; nan counts as infinite."""
+    """Compute the error relative to the change from `start`, or to the tensor itself; nan counts as infinite."""
     error, size = float((found - exact).norm()), float(exact.norm())
     change = size if start is None else float((exact - start).norm())
     return max(0.0, error - ROUNDING * size) / change if error == error else float("inf")

@@ -1,4 +1,4 @@
-"""Number of networks in a stack: on a CPU what suits its cache, on a GPU what its memory holds."""
+"""The number of networks in a stack: on a CPU it follows the cache, on a GPU the memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GPU_SHARE = 0.85  # of the free memory; the rest is for torch's own needs and th
 
 
 def network_bytes(cell: Cell) -> int:
-    """Memory of one network in a stack: weights and their velocities, and what a step keeps of its activations.
+    """Compute the memory of one network in a stack: weights, velocities, and what a step keeps of its activations.
 
     2 (L N^2 + N D + C N) numbers of weights and velocity (biases and batch norm left out: a hundredth), (L + 1) B N of
     pre-activations, N^2 + 3 B N of scratch.
@@ -29,7 +29,7 @@ def network_bytes(cell: Cell) -> int:
 
 
 def largest_stack(cell: Cell, device: torch.device) -> int:
-    """The number of networks shaped like `cell`'s that should share a stack on `device`, at least 1."""
+    """Return the number of networks shaped like `cell`'s that should share a stack on `device`, at least 1."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return max(1, int(GPU_SHARE * free) // network_bytes(cell))

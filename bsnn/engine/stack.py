@@ -1,13 +1,13 @@
 """K networks of one shape as one stack: a step of SGD for all of them, without autograd.
 
-The mathematics is bsnn.network's; bsnn.engine.passes says what is left out of it. A step is
+The mathematics is bsnn.network's; bsnn.engine.passes lists what is left out of it. A step is
 
     forward    x_0 = phi(A x + c);  h = r V x,  x = phi(u)                 one batched product a layer
     top        logits = T x + d, cross-entropy
     backward   r y of each layer;  error below = V^T (r y),  (r y) x^T     two batched products a layer
 
-and a layer's weights are updated as soon as the layer below has its error: while V is in cache. Of the forward pass
-only h is kept; the layers' inputs are computed again from it on the way back.
+A layer's weights are updated as soon as the layer below has its error, while V is in cache. Of the forward pass only h
+is kept; the layers' inputs are computed again from it on the way back.
 
 Shapes in names: K networks, L layers, N width, B batch, D inputs, C classes. Members are ordered: those with batch norm
 last, those with the same function side by side.
@@ -38,7 +38,7 @@ SHARED = ("dataset", "depth", "width", "epochs", "max_steps", "evaluations_per_e
 
 
 def in_order(cell: Cell) -> tuple[Any, ...]:
-    """The sort key of a stack's members."""
+    """Return the sort key of a stack's members."""
     return cell.batch_norm, *_function(cell), cell.initialisation, cell.seed
 
 
@@ -51,7 +51,7 @@ class Stack:
 
     Args:
         cells: in the order of `in_order`, agreeing in everything that `SHARED` names.
-        device: where they are trained. On a CPU the passes are compiled if there is a compiler.
+        device: the device that trains them. On a CPU the passes are compiled if there is a compiler.
         compiled: False forces plain torch.
 
     Raises ValueError for cells that can't share a stack.
@@ -72,7 +72,7 @@ class Stack:
         self._allocate()
         self.passes = self._make_passes(compiled)
         self._buffers: dict[str, Tensor] = {}
-        # views made once: making them anew for every product takes as long as a small product
+        # Views made once: to make them anew for every product takes as long as a small product.
         self._V = list(self.layers.V.unbind())
         self._VT = [V.mT for V in self._V]
 
@@ -132,17 +132,17 @@ class Stack:
 
     @property
     def way(self) -> str:
-        """Way in which its layers are computed: "compiled", "torch", or one of bsnn.engine.gpu's ways."""
+        """The way its layers are computed: "compiled", "torch", or one of bsnn.engine.gpu's ways."""
         return self.passes.way
 
     # --- a step ------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def step(self, x_KBD: Tensor, labels_KB: Tensor, norms_LK: Tensor) -> tuple[Tensor, Tensor]:
-        """One update of every member.
+        """Take one update of every member.
 
         x_KBD: contiguous. norms_LK: float64, receives |dE/dV_l|_F. Returns the mean loss (K,) and the number of right
-        answers (K,), like the norms those before the update.
+        answers (K,). These and the norms are those before the update.
         """
         K, B, _ = x_KBD.shape
         h_LKNB = self._buffer("h", self.depth + 1, K, self.width, B)
@@ -184,7 +184,7 @@ class Stack:
         return loss_K, correct_K
 
     def _update(self, name: str, error: Tensor, x: Tensor) -> None:
-        """SGD on a plain layer's weights and biases, whose gradients are error @ x and the sum over the batch."""
+        """Take SGD's step on a plain layer: gradients are error @ x for weights, error summed over B for biases."""
         rate, momentum = self.optimiser.learning_rate, self.optimiser.momentum
         velocity, bias_velocity = self.velocity[name], self.velocity[f"{name}_bias"]
         baddbmm(velocity, error, x, beta=momentum, out=velocity)
@@ -194,9 +194,9 @@ class Stack:
 
     @torch.no_grad()
     def logits(self, x_BD: Tensor) -> Tensor:
-        """Every member's answers (K, B, C) to the same inputs, in evaluation mode."""
+        """Compute every member's answers (K, B, C) to the same inputs, in evaluation mode."""
         K, B = len(self.cells), len(x_BD)
-        # memory of its own: larger batches than a step's would move a step's, whose addresses a CUDA graph knows
+        # Own memory: a batch larger than a step's would move the step's buffers, whose addresses a CUDA graph holds.
         x, h = self._buffer("evaluated x", K, self.width, B), self._buffer("evaluated h", K, self.width, B)
         baddbmm(self.bottom_bias, self.bottom, x_BD.mT.expand(K, -1, -1), out=h)
         self.passes.evaluate(BOTTOM, h, x)
@@ -212,7 +212,7 @@ class Stack:
         return baddbmm(self.top_bias, self.top, x, out=x.new_empty(len(x), self.top.shape[1], x.shape[2]))
 
     def _buffer(self, name: str, *shape: int) -> Tensor:
-        """A part of memory kept from call to call; batches differ in size."""
+        """Return a view of memory that is kept from call to call; batches differ in size."""
         size = 1
         for extent in shape:
             size *= extent
@@ -223,16 +223,19 @@ class Stack:
     # --- one member --------------------------------------------------------------------------------------------------
 
     def member(self, k: int) -> dict[str, Tensor]:
-        """Copy all that a step changes of the k-th member to the CPU: its network's entries by their names in
-        bsnn.network's state_dict, `velocity.<name>` for each parameter, and r."""
+        """Copy all that a step changes of the k-th member to the CPU.
+
+        These are its network's entries by their names in bsnn.network's state_dict, `velocity.<name>` for each
+        parameter, and r.
+        """
         return {name: part.to("cpu", copy=True) for name, part in self._parts(k)}
 
     def load_member(self, k: int, state: Mapping[str, Tensor]) -> None:
-        """Set the k-th member to what `member` gave. Raises ValueError if it doesn't fit."""
+        """Set the k-th member to what `member` returned. Raises ValueError if it doesn't fit."""
         copy_parts(self._parts(k), state)
 
     def _parts(self, k: int) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of the k-th member, views, by their names in a checkpoint."""
+        """Yield the tensors of the k-th member as views, by their names in a checkpoint."""
         layers, velocity = self.layers, self.velocity
         yield "r", layers.r[:, k]
         parameters = [
@@ -255,7 +258,7 @@ class Stack:
 
 
 def _in_torch(cell: Cell, device: torch.device) -> ACTIVATIONS:
-    """phi and phi' of a cell's function: by formula where the engine knows it, else by autograd."""
+    """Return phi and phi' of a cell's function: by formula where the engine knows it, else by autograd."""
     activation = cell.make_activation().to(device, cell.torch_dtype)  # it may have buffers
     row = functions.function_of(activation)
     if row is not None:

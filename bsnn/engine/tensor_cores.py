@@ -1,13 +1,13 @@
-"""Emulate how tensor cores multiply float32 numbers as tf32x3, bit by bit, on a CPU.
+"""The tf32x3 product of float32 numbers on tensor cores, computed bit by bit on a CPU.
 
-Triton splits a number into big, the nearest with 11 significant bits, and small = x - big, of which the hardware reads
-the first 11 bits. A B is then small big + big small + big big, STEP terms at a time, each time from 0, added to the sum
-in float32.
+Triton splits a number into big, the nearest number with 11 significant bits, and small = x - big, of which the hardware
+reads the first 11 bits. A B is then small big + big small + big big. STEP terms at a time are summed from 0, and that
+sum is added in float32.
 
 NVIDIA doesn't publish how a tensor core adds. Measurements of it (Fasi et al., "Numerical behavior of NVIDIA tensor
-cores", 2021) say: products are exact; they and the sum so far are aligned to the largest of them, bits below are cut
-off; the sum is cut to 24 bits. Newer ones keep more bits in between. Here none are kept, and eight products are added
-at a time: as inexact as any of them can be.
+cores", 2021) say: products are exact; they and the sum so far are aligned to the largest of them, and bits below are
+cut off; the sum is cut to 24 bits. Newer cores keep more bits in between. Here none are kept, and eight products are
+added at a time: no tensor core is less exact.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOW = 0x1FFF  # the bits that tf32 doesn't have
 
 
 def split(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(big, small) of float32 numbers, each with 11 significant bits: x = big + small to 2^-22 |x|."""
+    """Split float32 numbers into (big, small), each with 11 significant bits: x = big + small to 2^-22 |x|."""
     bits = x.contiguous().view(torch.int32)
     big = ((bits + (LOW + 1) // 2) & ~LOW).view(torch.float32)
     big = torch.where(x.isfinite(), big, x)
@@ -28,12 +28,12 @@ def split(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cut(x: Tensor) -> Tensor:
-    """The first 11 significant bits of float32 numbers."""
+    """Keep the first 11 significant bits of float32 numbers."""
     return (x.contiguous().view(torch.int32) & ~LOW).view(torch.float32)
 
 
 def multiply(A: Tensor, B: Tensor, step: int) -> Tensor:
-    """A B as tf32x3, of float32 matrices (K, M, n) and (K, n, P)."""
+    """Compute A B as tf32x3, for float32 matrices (K, M, n) and (K, n, P)."""
     total = A.new_zeros(*A.shape[:2], B.shape[2])
     for start in range(0, A.shape[2], step):
         (big_a, small_a), (big_b, small_b) = split(A[..., start : start + step]), split(B[:, start : start + step])
@@ -62,7 +62,7 @@ def _toward_zero(x: Tensor) -> Tensor:
 
 
 def chain(A: Tensor, B: Tensor) -> Tensor:
-    """A B of float32 matrices as a float32 kernel computes it: one product after another, each sum rounded once."""
+    """Compute A B of float32 matrices like a float32 kernel: one product after another, each sum rounded once."""
     total = A.new_zeros(*A.shape[:2], B.shape[2])
     for i in range(A.shape[2]):
         product = A[..., i : i + 1].double() * B[:, i : i + 1].double()

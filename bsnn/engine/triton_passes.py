@@ -1,19 +1,19 @@
 """The passes on a GPU, fused with the products of constrained layers.
 
-On a GPU a step is bound by what moves through memory. With plain products between the passes the gradient's product
-(K, N, N) is written and read, and the signals (K, N, B) go out and in between any two kernels. Here a kernel multiplies
-and does the pass as well. What a layer of K networks moves, in units of K N^2 numbers:
+On a GPU the traffic through memory limits a step. With plain products between the passes the gradient's product
+(K, N, N) is written and read, and the signals (K, N, B) go out and in between any two kernels. Here one kernel does the
+product and the pass. The traffic of a layer of K networks, in units of K N^2 numbers:
 
     layer_forward   V read                                1
     layer_error     V read                                1, or 0 where the next kernel finds it in the cache
     update          V and velocity read and written       4
 
-One kernel for the whole way back would save the second reading, but it needs two products at once: more registers than
-a thread has, and more instructions a number than the memory's time pays for. `python -m scripts.gpu.kernels` says
-what the compiler makes of each kernel.
+One kernel for the whole way back would save the second reading, but it needs two products at once. That takes more
+registers than a thread has, and more instructions for each number than the memory's time pays for. `python -m
+scripts.gpu.kernels` shows the compiled code of each kernel.
 
-Products are exact float32 (`precision="ieee"`) or another of PRECISIONS: tensor cores multiply numbers of 11 or 8
-significant bits, and "tf32x3" or "bf16x6" make nearly a float32 product of three or six of theirs.
+Products are exact float32 (`precision="ieee"`) or another of PRECISIONS. Tensor cores multiply numbers of 11 or 8
+significant bits; "tf32x3" and "bf16x6" combine three or six such products into nearly a float32 product.
 """
 
 from __future__ import annotations
@@ -32,14 +32,17 @@ from bsnn.engine.passes import BOTTOM, EPS, RUNNING, LayerState, Optimiser
 from bsnn.engine.products import bmm
 
 PRECISIONS = ("ieee", "tf32x3", "bf16x6", "bf16x3", "tf32")
-MOST_SAMPLES = 1024  # of a batch in training: a program holds all of them for some units
-MOST_FUSED = 128  # with more, plain products with V and the passes between them are better
+MOST_SAMPLES = 1024  # of a batch in training: a program holds all samples for some units
+MOST_FUSED = 128  # for larger batches, plain products with V and the passes between them are better
 
 
 @dataclass(frozen=True)
 class Tile:
-    """Sizes in which a kernel cuts its work: a program owns `own` units (`update`: own x own weights) and multiplies
-    `step` others (`update`: samples) at a time."""
+    """The division of a kernel's work.
+
+    A program owns `own` units (`update`: own x own weights) and multiplies with `step` others (`update`: samples) at a
+    time.
+    """
 
     own: int
     step: int = 0
@@ -48,8 +51,11 @@ class Tile:
 
 
 def default_tile(kernel: str, block_b: int, precision: str = "ieee") -> Tile:
-    """The sizes for a kernel and a batch of at most block_b, a power of two: the best by scripts.gpu.kernels's bounds
-    of those without spilled registers. They depend on nothing else, so neither do a cell's numbers."""
+    """Return the sizes for a kernel and a batch of at most block_b, a power of two.
+
+    They are the best, by the bounds of scripts.gpu.kernels, of those without spilled registers. They depend on nothing
+    else, so neither do a cell's numbers.
+    """
     if kernel == "update":
         return Tile(64, 16)
     if kernel in ("layer_forward", "layer_error"):
@@ -59,8 +65,10 @@ def default_tile(kernel: str, block_b: int, precision: str = "ieee") -> Tile:
 
 @dataclass(frozen=True)
 class Fusion:
-    """Choice between one kernel for the product with V and the pass after it ("layer"), and a pass after torch's plain
-    product ("pass"). The gradient's product is always computed by the kernel that uses it."""
+    """The two forms of a kernel: "layer" does the product with V and the pass after it; "pass" follows a plain product.
+
+    The gradient's product is always computed by the kernel that uses it.
+    """
 
     forward: Literal["layer", "pass"] = "layer"
     backward: Literal["layer", "pass"] = "layer"
@@ -97,12 +105,12 @@ class TritonPasses:
         device = state.V.device
         self._families = torch.tensor([int(f.family) for f in functions], dtype=torch.int32, device=device)
         self._numbers = torch.tensor([[f.p, f.q, f.a, f.b] for f in functions], dtype=torch.float32, device=device)
-        # views made once, of each layer's part; a stack without layers has tensors that nobody looks at
+        # Views of each layer's part, made once; a stack without layers has tensors that are never read.
         self._parts = {
             name: value.unbind() or (value,) for name, value in vars(state).items() if isinstance(value, Tensor)
         }
         self._VT = [V.mT for V in self._parts["V"]]
-        # sums of squares of parts of rows, of the new weights, and of tiles, of the gradient
+        # sums of squares: of the new weights by parts of rows, of the gradient by tiles
         self._strips = -(-self.width // self._tile("update", 32).own)
         shape = (self.depth, self.networks, self._strips)
         self._row_squares = torch.empty(*shape, self.width, device=device)
@@ -141,8 +149,11 @@ class TritonPasses:
     # --- FusedPasses ---
 
     def forward_layers(self, h: Sequence[Tensor], x: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
-        """Through all constrained layers, as Passes.forward with the products before it: x, the input of the lowest,
-        and `spare` serve in turn; returned are the output of the highest and the other one."""
+        """Go forward through all constrained layers: Passes.forward with the products before it.
+
+        x is the input of the lowest layer. The buffers x and `spare` serve in turn. Returns the output of the highest
+        layer, and the other buffer.
+        """
         for layer in range(self.depth):
             if self.fusion.forward == "layer" and x.shape[2] <= MOST_FUSED:
                 self.layer_forward(layer, x, h[layer + 1], spare)
@@ -159,8 +170,11 @@ class TritonPasses:
         return x, spare
 
     def backward_layers(self, h: Sequence[Tensor], error: Tensor, spare: Tensor, x: Tensor, norms_LK: Tensor) -> Tensor:
-        """Back through all constrained layers with their updates. error: r y of the highest; of it, of `spare` and of
-        x nothing is kept. Returns y of the layer below, in `error` or `spare`."""
+        """Go back through all constrained layers and update them.
+
+        error: r y of the highest layer. `error`, `spare` and x are overwritten. Returns y of the layer below the
+        lowest, in `error` or `spare`.
+        """
         for layer in reversed(range(self.depth)):
             if self.fusion.backward == "layer" and x.shape[2] <= MOST_FUSED:
                 self.layer_error(layer, error, h[layer], spare, x)
@@ -173,7 +187,7 @@ class TritonPasses:
         return error
 
     def layer_forward(self, layer: int, x: Tensor, h_out: Tensor, x_out: Tensor) -> None:
-        """h_out = r V x, x_out = phi(u), another tensor than x."""
+        """Compute h_out = r V x and x_out = phi(u), which must not be x itself."""
         block_b, tile = self._fused("layer_forward", x.shape[2])
         self._launch(
             "layer_forward", (-(-self.width // tile.own), self.networks), tile, x, h_out, x_out,
@@ -182,8 +196,7 @@ class TritonPasses:
         )  # fmt: skip
 
     def layer_error(self, layer: int, error: Tensor, h: Tensor, below: Tensor, x_out: Tensor) -> None:
-        """Go from error = r y of `layer` and h of the layer below to below = r y of that layer, and its output
-        x_out."""
+        """Compute below, the lower layer's r y, and x_out, its output, from error = r y of `layer` and the lower h."""
         block_b, tile = self._fused("layer_error", h.shape[2])
         self._launch(
             "layer_error", (-(-self.width // tile.own), self.networks), tile, error, h, below, x_out,
@@ -192,11 +205,11 @@ class TritonPasses:
         )  # fmt: skip
 
     def product_update(self, layer: int, error: Tensor, x: Tensor) -> None:
-        """SGD on V from error = r y and the layer's input x. Left for `finish` are r and the gradient's norm."""
+        """Take SGD's step on V from error = r y and the layer's input x. `finish` adds r and the gradient's norm."""
         self._update(layer, None, error, x)
 
     def finish(self, norms: Tensor, layers: slice) -> None:
-        """r of `layers`, and norms (their number, K) float64, after their updates."""
+        """Compute r of `layers`, and norms (number of layers, K) in float64, after their updates."""
         if len(norms) == 0:
             return
         own = 256
@@ -221,11 +234,11 @@ class TritonPasses:
         )  # fmt: skip
 
     def _launch(self, kernel: str, grid: tuple[int, ...], tile: Tile, *arguments: Any, **constants: Any) -> None:
-        # a product and a sum are rounded once; Triton is about to change its default
+        # A product and a sum are rounded once; Triton is about to change its default.
         getattr(kernels, f"{kernel}_kernel")[grid](*arguments, **constants, num_warps=tile.warps, enable_fp_fusion=True)
 
     def _of(self, layer: int, names: Sequence[str]) -> list[Tensor]:
-        """A layer's part of some tensors; for BOTTOM, whose kernels look at none of them, any layer's."""
+        """Return a layer's part of some tensors; for BOTTOM, whose kernels read none of them, any layer's."""
         return [self._parts[name][max(layer, 0)] for name in names]
 
     def _statistics(self, layer: int) -> tuple[Any, ...]:
@@ -237,7 +250,7 @@ class TritonPasses:
         return (self._families, self._numbers, *self._of(layer, UNIT), self.state.first_bn, *rates)
 
     def _pass(self, kernel: str, batch: int) -> tuple[int, Tile]:
-        """The power of two for the samples, and the sizes."""
+        """Return the power of two for the samples, and the sizes."""
         if batch > MOST_SAMPLES:
             raise ValueError(f"expected at most {MOST_SAMPLES} samples in a batch, found {batch}; use TorchPasses")
         block_b = _power_of_two(batch)

@@ -1,1 +1,1 @@
-"""Hydra's launchers: who trains which cells of a sweep together, in which process, on which machine."""
+"""Hydra's launchers. They decide which cells of a sweep are trained together, in which process, on which machine."""

@@ -1,6 +1,6 @@
-"""Cells on their way to workers: which go together, which need none, and how far they are in the end.
+"""Cells on their way to workers: their groups, those that need no worker, and how far they are in the end.
 
-All of it is read from the cells' folders, by the parent: what a worker did is known also if it was killed.
+The parent reads all of it from the cells' folders. So the work of a worker that was killed is known, too.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from bsnn.training.tally import Counted, Tally
 
 @dataclass(frozen=True)
 class _Planned:
-    """A cell that a worker is to train. On which device that will be, and in which stacks, the worker finds out: what
-    is planned here, cell by cell, is the order."""
+    """A cell that a worker is to train.
+
+    The worker chooses the device and the stacks. What is planned here, cell by cell, is the order.
+    """
 
     cell: Cell
     folder: Path
@@ -41,7 +43,7 @@ class CellSpread:
 
     Args:
         started: the time.time() that the jobs' time_limit counts from; default: now.
-        tell: called in the end with how far the cells are, if there is a limit.
+        tell: called at the end with the tally of the cells, if there is a limit.
     """
 
     def __init__(self, jobs: Sequence[Job], started: float | None, tell: Callable[[Tally], None]) -> None:
@@ -53,7 +55,7 @@ class CellSpread:
         self._jobs: dict[Path, list[int]] = {}  # positions of the unfinished cells' jobs, by folder
         self._cells: dict[Path, Cell] = {}
         self._goals: dict[Path, int] = {}  # steps
-        self._done: dict[Path, int] = {}  # those of the cells that need no worker
+        self._done: dict[Path, int] = {}  # the steps of cells that need no worker
         for position, job in enumerate(jobs):
             folder = job.folder
             if folder not in self._jobs and _answered(folder, goal(job.config)):
@@ -62,11 +64,11 @@ class CellSpread:
             self._jobs.setdefault(folder, []).append(position)
             self._cells[folder] = Cell.from_config(job.config)
             self._goals[folder] = max(goal(job.config), self._goals.get(folder, 0))
-        self._order: list[Path] = []  # for each job that needs a worker, in the groups' order
+        self._order: list[Path] = []  # the cell of each job that needs a worker, in the groups' order
         self._before = {folder: self._stored(folder) for folder in self._jobs}
 
     def groups(self, at_most: int, workers: int = 1) -> list[list[int]]:
-        """Cells with equal stack_keys go together, in the order of bsnn.training.planning."""
+        """Group cells with equal stack_keys, in the order of bsnn.training.planning."""
         waiting = [_Planned(cell, folder, stack_key(cell)) for folder, cell in self._cells.items()]
         in_order = [planned for stack in plan(waiting, workers=1) for planned in stack]
         kinds: dict[Hashable, list[_Planned]] = {}
@@ -96,7 +98,7 @@ class CellSpread:
 
     def interrupted(self) -> None:
         cells = [self._counted(folder, failed=False) for folder in self._jobs]
-        if self._limit is None:  # else whoever answered them has counted them
+        if self._limit is None:  # with a limit, they were counted when they were answered
             cells += [Counted(steps, steps, steps, True, False, False) for steps in self._done.values()]
         self._tell(Tally.of(cells, self._limit))
 
@@ -116,7 +118,7 @@ class CellSpread:
 
 
 def confined(job: Job, share: Share) -> Job:
-    """The job with its worker's time and cores as its limits; the record's config stays the user's."""
+    """Limit the job to its worker's time and cores; the record's config stays the user's."""
     config = job.config
     if share.threads is not None:
         config = dataclasses.replace(config, threads=min(share.threads, config.threads or share.threads))
@@ -130,11 +132,11 @@ def _answered(folder: Path, goal: int) -> bool:
     try:
         return answer(folder, goal) is not None
     except Exception:
-        return False  # not readable: whoever trains it will say so
+        return False  # not readable: the process that trains it will say so
 
 
 def _held(folder: Path) -> bool:
-    """Tell whether a process is training the cell right now."""
+    """True if a process is training the cell right now."""
     try:
         lock = try_lock(folder)
     except OSError:

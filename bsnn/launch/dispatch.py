@@ -1,14 +1,14 @@
-"""The stacked launcher past one process: a sweep's jobs in groups, each group sent to a worker that trains it together.
+"""The stacked launcher for several processes: a sweep's jobs in groups, each sent to a worker that trains it together.
 
 hydra_plugins/bsnn_dispatch.py registers it as hydra/launcher=stacked_slurm, stacked_local and stacked_ray, which differ
-in the pool that their workers run in. A group is what can share a stack, of at most cells_per_job cells; what tells
-most is sent first. In its worker a group runs through bsnn.launch.launcher, so that each job has the directory, log,
-number and result that hydra/launcher=stacked gives it. Jobs that are finished already, or can't be prepared, need no
-worker and are answered here.
+in the pool that runs their workers. A group holds at most cells_per_job cells that can share a stack. The most
+informative groups are sent first. In its worker a group runs through bsnn.launch.launcher, so that each job has the
+directory, log, number and result that hydra/launcher=stacked gives it. Jobs that are finished already, or can't be
+prepared, need no worker and are answered here.
 
-A worker that is lost (killed, its node gone) is replaced by another with the same group, `retries` times; that goes on
-from the checkpoints. Parent and workers must see the same files under the same paths. A task without a batched form,
-and one whose jobs need a process each (hydra.job.chdir, hydra.job.env_set), gets a worker for each job.
+A lost worker (killed, its node gone) is replaced by another one with the same group, at most `retries` times; the new
+one goes on from the checkpoints. Parent and workers must see the same files under the same paths. A task without a
+batched form, and one whose jobs need a process each (hydra.job.chdir, hydra.job.env_set), gets a worker for each job.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from bsnn.launch.worker import Lost, Pool, Worker
 from bsnn.training.meter import duration
 
 log = logging.getLogger(__name__)
-LINE_SECONDS = 60.0  # between lines that say how far it is
-STOP_SECONDS = 3.0  # before the command's end: nothing is waited for any more, what still runs is cancelled
+LINE_SECONDS = 60.0  # between lines about the progress
+STOP_SECONDS = 3.0  # before the command's end: waiting stops, and what still runs is cancelled
 
 
 def launch(
@@ -45,10 +45,10 @@ def launch(
     retries: int,
     gpus: int = 0,
 ) -> list[JobReturn]:
-    """Run all jobs of a batch in workers, those that fail notwithstanding; what became of each, in their order.
+    """Run all jobs of a batch in workers, also if some fail; return the result of each, in their order.
 
-    gpus: if not 0, the workers are one for each of this machine's GPUs. Then the jobs are divided evenly among them,
-        and where there is nothing to divide, or no job is for a GPU, this process runs them itself.
+    gpus: if not 0, the workers are one for each of this machine's GPUs, and the jobs are divided evenly among them. If
+        there is nothing to divide, or no job is for a GPU, this process runs the jobs itself.
 
     KeyboardInterrupt cancels the workers and is raised again.
     """
@@ -107,7 +107,7 @@ def launch(
 
 
 class _Dispatch:
-    """Workers on their way: sent, waited for, sent again."""
+    """Workers that are sent, waited for, and sent again if they are lost."""
 
     def __init__(self, pool: Pool, retries: int, spread: Spread | None) -> None:
         self._pool, self._retries, self._spread = pool, retries, spread
@@ -115,7 +115,7 @@ class _Dispatch:
         self._started = time.monotonic()
 
     def run(self, workers: Sequence[Worker]) -> list[list[JobReturn] | Lost | None]:
-        """Each worker's answer; None: it was stopped by the command's deadline."""
+        """Return each worker's answer; None for one that the command's deadline stopped."""
         if self._deadline is not None:
             for worker in workers:
                 worker.deadline = self._deadline - STOP_SECONDS - self._pool.return_seconds
@@ -165,7 +165,7 @@ class _Dispatch:
 
 
 def _prepared(launcher: Launches, number: int, overrides: Sequence[str]) -> Any:
-    """Let the task prepare a job, as in Hydra's run_job but without a trace. Returns the exception if it raises one."""
+    """Let the task prepare a job, as in Hydra's run_job but without a trace; return the result or the exception."""
     task: Any = launcher.task_function
     before = HydraConfig.instance().cfg
     config = compose_job(launcher, number, overrides)
@@ -186,7 +186,7 @@ def _prepared(launcher: Launches, number: int, overrides: Sequence[str]) -> Any:
 
 
 def _refuse(launcher: Launches, numbered: Numbered, errors: Sequence[Exception]) -> list[JobReturn]:
-    """Jobs that couldn't be prepared end as they do under hydra/launcher=stacked: with a directory, and this error."""
+    """End unprepared jobs as under hydra/launcher=stacked: with a directory, and with their errors."""
     left = iter(errors)
 
     def prepare(config: DictConfig, files: Sequence[logging.Handler]) -> Any:
@@ -198,7 +198,7 @@ def _refuse(launcher: Launches, numbered: Numbered, errors: Sequence[Exception])
 
 
 def _answered(launcher: Launches, worker: Worker, answer: list[JobReturn] | Lost | None) -> list[JobReturn]:
-    """Return what became of a worker's jobs."""
+    """Return the results of a worker's jobs, also if the worker gave no answer."""
     if not isinstance(answer, list):
         return [_unanswered(launcher, number, overrides, answer) for number, overrides in worker.jobs]
     return answer
@@ -217,7 +217,7 @@ def _unanswered(launcher: Launches, number: int, overrides: Sequence[str], answe
 
 
 def _listed(numbers: Sequence[int]) -> str:
-    """#0-#11, #24: jobs by their numbers."""
+    """List jobs by their numbers: #0-#11, #24."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""Report a user's mistake, an interruption and a time limit, in every command that Hydra starts."""
+"""The common part of Hydra entry points: how a user's mistake, an interruption and a time limit are reported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bsnn.process import STARTED
 from bsnn.training.tally import Tally
 
 MORE_TO_DO = 75
-"""Exit code: the time limit was reached and the same command goes on. What sysexits.h calls a temporary failure."""
+"""Exit code for a reached time limit, if the same command goes on: sysexits.h calls it a temporary failure."""
 HOST = platform.node()
 
 P = ParamSpec("P")
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 
 def reports_user_errors(task: Callable[P, R]) -> Callable[P, R]:
-    """A Hydra task whose UserErrors end in one sentence and exit code 1, in a multirun after the other jobs."""
+    """Make a Hydra task end its UserErrors in one sentence and exit code 1, in a multirun after the other jobs."""
 
     @functools.wraps(task)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -44,7 +44,7 @@ def reports_user_errors(task: Callable[P, R]) -> Callable[P, R]:
 
 
 def without_traceback(outcome: R) -> R | CompactHydraException:
-    """The outcome of a job; a UserError as Hydra prints it, without a traceback."""
+    """Return the outcome of a job; Hydra prints a UserError without a traceback."""
     return CompactHydraException(str(outcome)) if isinstance(outcome, UserError) else outcome
 
 
@@ -52,7 +52,7 @@ def without_traceback(outcome: R) -> R | CompactHydraException:
 def end_with_parent() -> None:
     """Make this process, a sweep's worker, end when the sweep is killed: joblib's workers would stay for ever.
 
-    What a worker loses by it is the work since its last checkpoint, as in any killed run.
+    The worker then loses the work since its last checkpoint, as in any killed run.
     """
     parent = os.getppid()
 
@@ -65,7 +65,7 @@ def end_with_parent() -> None:
 
 
 class Command(NamedTuple):
-    """The command that this process is, or is a worker of; in the environment, which a sweep's workers inherit."""
+    """The command that this process is, or is a worker of; kept in the environment, which workers inherit."""
 
     pid: int
     started: float  # time.time()
@@ -74,8 +74,11 @@ class Command(NamedTuple):
 
     @classmethod
     def current(cls) -> Command | None:
-        """None in a process that no command has started: a notebook, a worker of a cluster, which inherits the
-        variable and may by chance have its numbers on another machine."""
+        """Return the command; None in a process that no command has started, such as a notebook.
+
+        A cluster's worker also gets None: it inherits the variable, and on another machine may by chance have its
+        numbers.
+        """
         text = os.environ.get("BSNN_COMMAND")
         command = cls(*json.loads(text)) if text else None
         if command is None or command.host != HOST or command.pid not in (os.getpid(), os.getppid()):
@@ -84,13 +87,13 @@ class Command(NamedTuple):
 
 
 def started() -> float | None:
-    """Return when the command began, as time.time(); None if that isn't known."""
+    """Return the time.time() at which the command began; None if it isn't known."""
     command = Command.current()
     return None if command is None else command.started
 
 
 def note(tally: Tally) -> None:
-    """Tell the command how far some of its cells are, from whichever of its processes."""
+    """Tell the command how far some of its cells are, from any of its processes."""
     command = Command.current()
     if command is not None:
         with Path(command.notes).open("a") as file:
@@ -102,9 +105,11 @@ class Terminated(KeyboardInterrupt):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a `hydra.main` function. Ctrl-C and SIGTERM end it, a sweep too, with one line and exit codes 130 and 143; a
-    time limit with one line and MORE_TO_DO, also if some cells have failed: that is for the command to say that ends in
-    time."""
+    """Call a `hydra.main` function, and end with one line and an exit code.
+
+    Ctrl-C and SIGTERM end it, a sweep too, with exit codes 130 and 143. A time limit ends it with MORE_TO_DO, also if
+    some cells have failed: the command that ends in time will report those.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     with tempfile.TemporaryDirectory(prefix="bsnn-") as folder:
         notes = Path(folder) / "notes"

@@ -1,11 +1,11 @@
-"""The stacked launcher: the jobs of a multirun in one process, run together by a task that knows how to.
+"""The stacked launcher: the jobs of a multirun in one process, run together by a task that has a batched form.
 
 hydra_plugins/bsnn_stacked.py registers it as hydra/launcher=stacked. To a user it behaves like Hydra's basic launcher:
 each job has its directory with .hydra/ and a log file of its own, its number, its JobReturn and its calls of Hydra's
-callbacks. What it can't give jobs that share a process is a working directory or environment variables of their own
-(hydra.job.chdir, hydra.job.env_set): with these, and for a task without a batched form, jobs run one after another.
-On that path it passes Hydra's LauncherTestSuite as it stands, on the batched one with a batched form of the suite's
-task, and with the output directory where the suite looks into the working directory.
+callbacks. Jobs that share a process can't have a working directory or environment variables of their own
+(hydra.job.chdir, hydra.job.env_set). With these, and for a task without a batched form, jobs run one after another. In
+that case it passes Hydra's LauncherTestSuite unchanged. With a batched form of the suite's task it passes too, if the
+suite looks into the output directory instead of the working directory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Numbered = Sequence[tuple[int, Sequence[str]]]  # the jobs' numbers in the sweep
 
 
 class Launches(Protocol):
-    """Attributes of a launcher that Hydra has set up."""
+    """The attributes of a launcher that Hydra has set up."""
 
     @property
     def config(self) -> DictConfig | None: ...
@@ -42,43 +42,45 @@ class Launches(Protocol):
 
 @dataclass(frozen=True)
 class Share:
-    """Share of time and of its machine that a worker may use. A worker is a process that runs some of a sweep's
-    jobs."""
+    """The time and the cores that a worker, a process for some of a sweep's jobs, may use."""
 
-    deadline: float | None = None  # of time.time(), by which its jobs must have ended; None: there is none
-    threads: int | None = None  # cores; None: all that it finds
+    deadline: float | None = None  # of time.time(), by which its jobs must have ended; None: no deadline
+    threads: int | None = None  # cores; None: all that the worker finds
 
 
 class Spread(Protocol):
-    """The jobs of a sweep on their way to workers and back, see bsnn.launch.dispatch; made from what was prepared."""
+    """The jobs of a sweep on their way to workers and back, see bsnn.launch.dispatch; made from prepared jobs."""
 
     deadline: float | None  # of time.time(), by which the command must have ended; None: there is none
     on_cpu: bool  # no job asks for a GPU, wherever it runs
 
     def groups(self, at_most: int, workers: int = 1) -> list[list[int]]:
-        """Positions of the jobs that need a worker: a group for each, of at most so many unless jobs are the same, and
-        in the order in which they should start. With so many workers at a time, all get about as much to do."""
+        """Return groups of positions of the jobs that need a worker, in the order in which they should start.
+
+        A group has at most `at_most` jobs, unless several ask for the same. If `workers` run at a time, all get about
+        as much to do.
+        """
 
     def progress(self) -> str:
         """Say how far the jobs are, for a log: 71 of 240 cells."""
 
     def ended(self, results: Sequence[Any]) -> None:
-        """Called once, in the end, with the result of each job that needed a worker, in the order of the groups."""
+        """Called once, at the end, with the result of each job that needed a worker, in the order of the groups."""
 
     def interrupted(self) -> None:
-        """Called instead, if the command is interrupted and the workers have ended."""
+        """Called instead of `ended`, if the command is interrupted and the workers have ended."""
 
 
 @dataclass(frozen=True)
 class Batched:
-    """The form in which a task runs many jobs at once.
+    """The batched form of a task, which runs many jobs at once.
 
-    prepare: called for each job as the task itself would be, with HydraConfig set, and with the job's log files; its
-        result stands for the job. A job whose preparation raises an exception has failed.
-    run: called once with what was prepared; returns a result for each: what the task returns, the exception that it
+    prepare: called for each job like the task itself, with HydraConfig set, and with the job's log files; its result
+        stands for the job. A job whose preparation raises an exception has failed.
+    run: called once with all prepared jobs; returns a result for each: what the task returns, the exception that it
         ended with, or None if it was stopped by a deadline.
-    spread: how jobs are divided among workers; None: each gets one.
-    confine: what was prepared, changed so that `run` keeps to a worker's share.
+    spread: divides jobs among workers; None: each gets one.
+    confine: changes a prepared job so that `run` keeps to a worker's share.
     """
 
     prepare: Callable[[DictConfig, Sequence[logging.Handler]], Any]
@@ -103,15 +105,15 @@ def batched(
 
 
 def launch(launcher: BasicLauncher, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-    """Run all jobs of a batch, those that fail notwithstanding, and return what became of each, in their order.
+    """Run all jobs of a batch, also if some fail, and return the result of each, in their order.
 
-    Hydra's sweeper raises only the first failure; all of them are named in the log.
+    Hydra's sweeper raises only the first failure; the log names all of them.
     """
     return run_together(launcher, list(enumerate(job_overrides, start=initial_job_idx)))
 
 
 def run_together(launcher: Launches, numbered: Numbered, share: Share | None = None) -> list[JobReturn]:
-    """`launch` for jobs with any numbers, confined to a worker's share."""
+    """Run jobs with any numbers like `launch`, confined to a worker's share."""
     setup_globals()
     assert launcher.config is not None
     assert launcher.hydra_context is not None
@@ -154,7 +156,7 @@ def log_failures(numbers: Sequence[int], returned: Sequence[JobReturn]) -> None:
 
 
 def compose_job(launcher: Launches, number: int, overrides: Sequence[str]) -> DictConfig:
-    """The config of a sweep's job, Hydra's own part included."""
+    """Compose the config of a sweep's job, including Hydra's own part."""
     assert launcher.config is not None
     assert launcher.hydra_context is not None
     config = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, list(overrides))
@@ -175,7 +177,7 @@ class _OpenJob:
 
 
 class _UntilItEnds(Callbacks):
-    """Passes the start of a job on to Hydra's callbacks, and keeps its end back."""
+    """Callbacks that pass the start of a job on to Hydra's, and keep its end back."""
 
     def __init__(self, callbacks: Callbacks, task: Any) -> None:
         super().__init__()
@@ -222,9 +224,9 @@ def _close(job: _OpenJob, callbacks: Callbacks) -> None:
 
 
 def _detach_log_files() -> list[logging.Handler]:
-    """Take the files that Hydra's job_logging has opened off the root logger; returns handlers that append to them.
+    """Take the files that Hydra's job_logging opened off the root logger; return handlers that append to them.
 
-    They are new ones, opened with their first line: Hydra closes all that exist when it configures the next job.
+    The handlers are new and open their files at the first line: Hydra closes all that exist for the next job.
     """
     root = logging.getLogger()
     copies: list[logging.Handler] = []

@@ -1,8 +1,8 @@
 """hydra/launcher=stacked on a machine with several GPUs: a worker process for each, which sees no other.
 
-The workers are those of hydra/launcher=stacked_local. What tells most is sent first, and each GPU gets the same number
-of cells, as far as there are enough. Where one process does as well (one GPU, cells for the CPU, a single cell) the
-jobs run in this one. CUDA_VISIBLE_DEVICES chooses the GPUs, as for any program.
+The workers are those of hydra/launcher=stacked_local. The most informative cells are sent first, and if there are
+enough cells, each GPU gets the same number. Where one process does as well (one GPU, cells for the CPU, a single cell)
+the jobs run in this one. CUDA_VISIBLE_DEVICES chooses the GPUs, as for any program.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hydra.core.utils import JobReturn
 from bsnn.launch import dispatch, launcher
 
 log = logging.getLogger(__name__)
-CELLS_PER_JOB = 24  # at most, so that of many seeds the first ones come first
+CELLS_PER_JOB = 24  # a limit, so that of many seeds the first ones come first
 RETRIES = 2
 VARIABLES = ("HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES") if torch.version.hip else ("CUDA_VISIBLE_DEVICES",)
 """Environment variables that choose GPUs; the first one that is set counts."""
@@ -31,7 +31,7 @@ def names() -> list[str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0  # with an old driver there are some, unusable
     chosen = next((os.environ[name] for name in VARIABLES if name in os.environ), None)
     listed = map(str, range(count)) if chosen is None else (name.strip() for name in chosen.split(","))
-    return list(listed)[:count]  # CUDA stops at the first that it doesn't find
+    return list(listed)[:count]  # CUDA stops at the first name that it doesn't find
 
 
 def in_use() -> list[str]:
@@ -41,7 +41,7 @@ def in_use() -> list[str]:
 
 
 def launch(caller: BasicLauncher, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
-    """Run all jobs of a batch, see bsnn.launch.launcher.launch, on all GPUs."""
+    """Run all jobs of a batch on all GPUs, see bsnn.launch.launcher.launch."""
     gpus = in_use()
     if len(gpus) < len(names()):
         log.warning(

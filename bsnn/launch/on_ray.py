@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no calls home, no question about them
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage report, and no question about it
 
 import ray
 from hydra.core.utils import JobReturn
@@ -22,7 +22,7 @@ class RayPool:
 
     Args:
         init: arguments of ray.init; None stands for an argument that isn't given.
-        remote: those of ray.remote; num_gpus None: 1 where the cluster has any.
+        remote: arguments of ray.remote; num_gpus None: 1 if the cluster has any.
     """
 
     name = "Ray"
@@ -62,7 +62,7 @@ class RayPool:
             name = self._tasks.pop(task)
             try:
                 yield name, ray.get(task)
-            except ray.exceptions.RayError as error:  # of the worker itself: those of its jobs are results
+            except ray.exceptions.RayError as error:  # of the worker itself: errors of its jobs are results
                 lines = [line for line in str(error).splitlines() if line.strip()]
                 # An exception's text is a traceback, whose last line says what it was.
                 raised = isinstance(error, ray.exceptions.RayTaskError)
@@ -80,7 +80,7 @@ class RayPool:
 
 
 def ray_place() -> Place:
-    """Called in a worker: it uses as many cores as its task asked for."""
+    """Return the place of a worker, called in the worker: it uses as many cores as its task asked for."""
     resources = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
     return Place(Share(threads=max(1, int(resources.get("CPU", 1)))))
 

@@ -1,8 +1,8 @@
 """Workers as submitit's jobs: on a Slurm cluster, or as processes on this machine.
 
-Their logs lie in <sweep>/.submitit/<job>/. Whether a Slurm job still lives is asked of squeue, since sacct needs
-accounting, which small clusters don't have. A job that nears its time limit (timeout_min) writes checkpoints of where
-it is and is put back into the queue; a preempted one is, too, and repeats what it did since its last checkpoint.
+Their logs lie in <sweep>/.submitit/<job>/. squeue tells if a Slurm job still lives, since sacct needs accounting, which
+small clusters don't have. A job near its time limit (timeout_min) writes checkpoints of its present state and is put
+back into the queue. A preempted job is put back, too, and repeats what it did since its last checkpoint.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from bsnn.training.planning import cores
 log = logging.getLogger(__name__)
 SHARED = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name",
           "stderr_to_stdout")  # fmt: skip
-"""Parameters that every executor of submitit has; others are named after it, as in slurm_partition."""
+"""Parameters that every executor of submitit has. Other names get the executor's prefix, as in slurm_partition."""
 STOP_SECONDS = 120.0  # for a local worker to write its checkpoints and to end by itself: a GPU holds 10 GB of them
 CLOSING_SECONDS = 60.0  # Slurm may send the signal that precedes a time limit a minute early
 
 
 class SlurmPool:
-    """Jobs of a Slurm cluster: one array, whose parts are sent again one by one if they are lost."""
+    """Jobs of a Slurm cluster in one array; lost parts are sent again one by one."""
 
     name = "Slurm"
     poll_seconds = 2.0
     return_seconds = 10.0
     queue_seconds = 10.0  # between calls of squeue
-    file_system_seconds = 15.0  # until a file of another machine is seen on this one
+    file_system_seconds = 15.0  # until this machine sees a file of another one
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         try:
@@ -59,7 +59,7 @@ class SlurmPool:
             ) from error
         self._minutes, self._notice = parameters["timeout_min"], parameters["signal_delay_s"]
         self._jobs: dict[str, submitit.Job[list[JobReturn]]] = {}
-        self._gone: dict[str, float] = {}  # since when it isn't in the queue, with no result
+        self._gone: dict[str, float] = {}  # time at which a job without a result left the queue
         self._looked = -float("inf")
 
     def send(self, workers: Sequence[Worker]) -> list[str]:
@@ -88,8 +88,8 @@ class SlurmPool:
 
     def stop(self) -> None:
         if self._jobs:
-            # SIGINT lets a worker close its W&B runs; submitit's workers ignore scancel's SIGTERM and are killed in the
-            # end, 30 seconds later unless the cluster's KillWait is another.
+            # SIGINT lets a worker close its W&B runs. submitit's workers ignore scancel's SIGTERM; they are killed in
+            # the end, 30 seconds later unless the cluster's KillWait differs.
             for how in (["--signal=INT"], []):
                 subprocess.run(["scancel", "--quiet", *how, *self._jobs], check=False, capture_output=True)
             self._jobs.clear()
@@ -103,7 +103,7 @@ class SlurmPool:
         return name
 
     def _missing(self) -> set[str]:
-        """Jobs that are neither queued nor running. None is, as far as we know, while squeue gets no answer."""
+        """Find jobs that are neither queued nor running. While squeue gives no answer, none counts as missing."""
         self._looked = time.monotonic()
         command = ["squeue", f"--user={os.getuid()}", "--array", "--noheader", "--format=%i"]
         try:
@@ -117,7 +117,7 @@ class SlurmPool:
 
 
 class LocalPool:
-    """Processes on this machine, so many at once; they share its cores, and end if this process is killed."""
+    """Processes on this machine, a given number at once; they share its cores, and end if this process is killed."""
 
     name = "local"
     poll_seconds = 0.2
@@ -180,16 +180,16 @@ class LocalPool:
 
 
 def slurm_place(seconds: float, notice: float) -> Place:
-    """Called in a worker on a cluster's node. `seconds`: its time limit; `notice`: that Slurm gives before."""
+    """Return a worker's place, called on a node. `seconds`: its time limit; `notice`: Slurm's warning before it."""
     end = float(os.environ.get("SLURM_JOB_END_TIME", time.time() + seconds - 30))
-    # What little time may be left then is half of it, if the notice takes more.
+    # If the notice takes more than there is, half of the time left is used.
     deadline = max(end - notice - CLOSING_SECONDS, time.time() + 0.5 * (end - time.time()))
     cpus = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
     return Place(Share(deadline, int(cpus) if cpus else None), _ask_for_requeue)
 
 
 def local_place(parent: int, threads: int) -> Place:
-    """Called in a worker on the parent's machine."""
+    """Return a worker's place, called on the parent's machine."""
     signal.signal(signal.SIGTERM, _interrupt)  # submitit ignores it
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     return Place(Share(threads=threads))
@@ -201,13 +201,13 @@ def _ask_for_requeue() -> None:
 
 
 def _interrupt(*_: object) -> None:
-    """End as by Ctrl-C, which closes the W&B runs; once."""
+    """End once as by Ctrl-C, which closes the W&B runs."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _end_with(parent: int) -> None:
-    """End this process when that one does. What it loses is the work since its last checkpoint."""
+    """End this process when the parent ends. The work since its last checkpoint is lost."""
     while True:
         try:
             os.kill(parent, 0)
@@ -217,7 +217,7 @@ def _end_with(parent: int) -> None:
 
 
 def _devices(each: int | None, workers: int) -> list[str | None]:
-    """The GPUs of each worker, as CUDA_VISIBLE_DEVICES names them: `each` of its own if it is a number. None: all."""
+    """Return each worker's GPUs, as CUDA_VISIBLE_DEVICES names them: `each` of its own if it is a number. None: all."""
     if each is None:
         return [None] * workers
     there = on_gpus.names()
@@ -230,8 +230,11 @@ def _devices(each: int | None, workers: int) -> list[str | None]:
 
 
 def _python_that_sees(devices: str | None) -> str:
-    """The command that starts a worker, for submitit: with these GPUs from its first instruction on, whatever asks for
-    them first. submitit itself would hide all of them."""
+    """Return the command that starts a worker, for submitit.
+
+    The worker has these GPUs from its first instruction on, before anything asks for them. submitit itself would hide
+    all of them.
+    """
     names = (*on_gpus.VARIABLES, "CUDA_VISIBLE_DEVICES")
     kept = {name: os.environ[name] for name in names if name in os.environ}
     chosen = kept if devices is None else {on_gpus.VARIABLES[0]: devices}
@@ -240,7 +243,7 @@ def _python_that_sees(devices: str | None) -> str:
 
 
 def _executor(cluster: str, parameters: Mapping[str, Any], python: str | None = None) -> submitit.AutoExecutor:
-    """Set up as hydra-submitit-launcher does it. `python`: the command that a local job's worker is started with."""
+    """Set up an executor as hydra-submitit-launcher does. `python`: the command that starts a local job's worker."""
     parameters = dict(parameters)
     folder = parameters.pop("submitit_folder")
     options: dict[str, Any] = {"local_python": python} if python is not None else {}
@@ -263,7 +266,7 @@ def _has_result(job: submitit.Job[Any]) -> bool:
 def _result(job: submitit.Job[list[JobReturn]]) -> list[JobReturn] | Lost:
     try:
         return job.result()
-    except Exception as error:  # of the worker itself: those of its jobs are results
+    except Exception as error:  # of the worker itself: errors of its jobs are results
         found = re.search(r"-{22}\n(.*)\n-{22}", str(error), re.DOTALL)
         lines = [line for line in (found[1] if found else str(error)).splitlines() if line.strip()]
         return Lost(f"{lines[-1] if lines else type(error).__name__}, see {job.paths.stderr}")

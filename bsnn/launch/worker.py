@@ -1,4 +1,4 @@
-"""A worker: a group of a sweep's jobs on its way to another process, what it finds there, and what comes back."""
+"""A worker: a group of a sweep's jobs sent to another process, the place where it runs, and the results it returns."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from bsnn.launch.launcher import Launches, Numbered, Share, one_line, run_togeth
 
 @dataclass(frozen=True)
 class Place:
-    """The place where a worker runs, as its pool describes it.
+    """The place of a worker, described by its pool.
 
-    requeue: puts the worker back into the queue, with the same group, and ends the process. Called when the place's
-        deadline, and not the command's, has stopped jobs. None: the place has no deadline of its own.
+    requeue: puts the worker back into the queue, with the same group, and ends the process. It is called when the
+        place's deadline, and not the command's, has stopped jobs. None: the place has no deadline of its own.
     """
 
     share: Share = field(default_factory=Share)
@@ -32,32 +32,32 @@ class Place:
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker has ended without a result."""
+    """A worker that has ended without a result."""
 
     reason: str
 
 
 class Pool(Protocol):
-    """Workers' machines: a cluster, or processes on this machine."""
+    """A place for workers: a cluster, or processes on this machine."""
 
     name: str
     poll_seconds: float  # between looks at it
-    return_seconds: float  # at most, between a worker's end and the pool's knowing it
+    return_seconds: float  # at most, from a worker's end until the pool knows it
 
     def send(self, workers: Sequence[Worker]) -> list[str]:
-        """Start them, or queue them; returns the names by which a user finds them."""
+        """Start or queue workers; returns the names by which a user finds them."""
 
     def ended(self) -> Iterable[tuple[str, list[JobReturn] | Lost]]:
-        """Workers that have ended since the last call, by name."""
+        """Yield the workers that have ended since the last call, by name."""
 
     def stop(self) -> None:
-        """End all workers that haven't; returns when they have ended, or are about to."""
+        """End all workers that haven't ended; returns when they have, or are about to."""
 
     def close(self) -> None: ...
 
 
 class Worker:
-    """A group of jobs with all it takes to run them in another process: is pickled, and called there."""
+    """A group of jobs with all that is needed to run them in another process. It is pickled, and called there."""
 
     deadline: float | None = None  # the command's, of time.time()
     place: Callable[[], Place] = Place  # called in the worker, first; set by the pool
@@ -76,7 +76,7 @@ class Worker:
         return [number for number, _ in self.jobs]
 
     def __call__(self) -> list[JobReturn]:
-        """Run the jobs; their results in order. Exceptions of jobs are results."""
+        """Run the jobs; return their results in order. Exceptions of jobs are results."""
         os.chdir(self._folder)
         Singleton.set_state(self._singletons)
         setup_globals()
@@ -96,15 +96,14 @@ class Worker:
         return [_portable(job) for job in returned]
 
     def checkpoint(self) -> Any:
-        """Queue the same worker once more. submitit calls it when a cluster's time limit or a preemption ends this
-        one."""
+        """Return the same worker, which submitit queues when a cluster's time limit or a preemption ends this one."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def _portable(job: JobReturn) -> JobReturn:
-    """Replace a result that can't be pickled; exceptions with arguments of their own often can't be read back."""
+    """Give a job a result that can be pickled: exceptions with arguments of their own often can't be read back."""
     if isinstance(job._return_value, BaseException):
         try:
             pickle.loads(pickle.dumps(job._return_value))

@@ -66,7 +66,7 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
-        """Say in plain sentences what the table shows."""
+        """The findings of the table, in plain sentences."""
         return verdict(self.calls, self.loss)
 
     def figure(self) -> Figure:
@@ -153,7 +153,7 @@ def diagnose(module: nn.Module, batch: Any, loss: Callable[..., Tensor]) -> Diag
 
 
 def _parted(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...]]:
-    """Arguments, keyword arguments and targets (none or one)."""
+    """Split a batch into arguments, keyword arguments and targets (none or one)."""
     targets: tuple[Any, ...] = ()
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         inputs, target = batch
@@ -174,7 +174,7 @@ def _parted(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], tuple[Any, ...
 def _fresh_inputs(
     args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[list[Tensor], tuple[Any, ...], dict[str, Any]]:
-    """Leaves that require gradients, and copies of the inputs made from them: a network may overwrite these."""
+    """Make leaves that require gradients, and copies of them as inputs: a network may overwrite its inputs."""
     leaves: list[Tensor] = []
 
     def fresh(value: Any) -> Any:
@@ -189,7 +189,7 @@ def _fresh_inputs(
 
 
 def _fresh_state(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters that share their numbers with the module's, not their .grad; copies of its buffers."""
+    """Return parameters that share the module's numbers but not their .grad, and copies of its buffers."""
     if any(nn.parameter.is_lazy(p) for p in (*module.parameters(), *module.buffers())):
         raise ValueError("module: expected initialised weights, found lazy ones; run one forward pass first")
     overwritten = any(getattr(part, "max_norm", None) is not None for part in module.modules())  # by nn.Embedding

@@ -19,7 +19,7 @@ PRE, POST, THIRD = plotting.LOOKS["tanh"], plotting.LOOKS["relu"], plotting.LOOK
 
 
 def draw(diagnosis: Diagnosis) -> Figure:
-    """Four panels over the calls in the order of the forward pass; the verdict stands above them."""
+    """Draw four panels over the calls in the order of the forward pass; the verdict stands above them."""
     weights = _of(diagnosis, kinds.WEIGHT)
     activations = _of(diagnosis, kinds.ACTIVATION)
     with plotting.style():
@@ -54,7 +54,7 @@ def _of(diagnosis: Diagnosis, kind: str) -> list[dict[str, Any]]:
 
 
 def _points(calls: list[dict[str, Any]], key: str, numbers: Any = None) -> tuple[Any, Any]:
-    """Places and values, without nan: a line goes on over calls that have no value."""
+    """Return places and values without nan, so that a line goes on over calls that have no value."""
     where = list(numbers) if numbers is not None else [call["call"] for call in calls]
     pairs = [(n, call[key]) for n, call in zip(where, calls, strict=True) if not math.isnan(call[key])]
     return [n for n, _ in pairs], np.array([value for _, value in pairs])

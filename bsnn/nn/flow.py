@@ -1,4 +1,4 @@
-"""Flow of signals through a network: torch.fx's graph of its forward, reduced to what normalisation must know."""
+"""The flow of signals through a network: torch.fx's graph of its forward, reduced to what normalisation needs."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ class Untraceable(Exception):  # noqa: N818
 
 
 class _Tracer(fx.Tracer):
-    """Stops at torch.nn's modules and at `functions`, names of modules that are one elementwise function.
+    """A tracer that stops at torch.nn's modules and at `functions`.
 
-    They are named beforehand: a module that is called while torch.fx traces would be traced itself.
+    `functions` names modules that are one elementwise function. They are named beforehand: a module that is called
+    while torch.fx traces would be traced itself.
     """
 
     def __init__(self, functions: set[str]) -> None:
@@ -62,7 +63,7 @@ class _Tracer(fx.Tracer):
 
 
 def trace(module: nn.Module) -> list[fx.Node]:
-    """The nodes of a network's forward, called with its required arguments. Raises Untraceable."""
+    """List the nodes of a network's forward, called with its required arguments. Raises Untraceable."""
     tensors = (*module.parameters(), *module.buffers())
     parts = module.named_modules(remove_duplicate=False)
     functions = {name for name, part in parts if kinds.kind_of(part) == kinds.ACTIVATION}
@@ -79,7 +80,7 @@ def trace(module: nn.Module) -> list[fx.Node]:
 
 
 def role_of(node: fx.Node, module: nn.Module) -> str:
-    """A kind of bsnn.nn.kinds, or one of the roles above."""
+    """Return a kind of bsnn.nn.kinds, or one of the roles above."""
     if node.op in ("placeholder", "output"):
         return INPUT if node.op == "placeholder" else OUTPUT
     if node.op == "call_module":
@@ -107,14 +108,14 @@ def role_of(node: fx.Node, module: nn.Module) -> str:
 
 
 def function_name(node: fx.Node) -> str:
-    """Name the function that a node calls which calls no module: "add", "relu"."""
+    """Name the function or method that a node calls, if it calls no module: "add", "relu"."""
     if isinstance(node.target, str):
         return node.target
     return str(getattr(node.target, "__name__", node.target)).removeprefix("_operator.")
 
 
 def source_of(node: fx.Node) -> fx.Node | None:
-    """The node whose signal passes through this one: its first argument, of a list the first of these."""
+    """Return the node whose signal passes through this one: its first argument, or the first item of a list."""
     first: Any = node.args[0] if node.args else node.kwargs.get("input")
     while isinstance(first, (tuple, list)):
         first = first[0] if first else None
@@ -122,7 +123,7 @@ def source_of(node: fx.Node) -> fx.Node | None:
 
 
 def consumers(node: fx.Node, module: nn.Module) -> Iterator[tuple[fx.Node, str]]:
-    """Find the nodes that meet this node's signal first, behind reshaping, pooling and dropout."""
+    """List the nodes that the signal meets first after reshaping, pooling and dropout, with their roles."""
     for user in node.users:
         role = role_of(user, module)
         if role == SIZE or (role == kinds.SHAPE and user.op != "call_module" and not _is_signal(node, user)):

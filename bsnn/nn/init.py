@@ -100,7 +100,7 @@ def spherical_(tensor: Tensor, gain: float = 1.0, *, generator: torch.Generator 
 
 
 def _haar(tensor: Tensor, n: int, m: int, generator: torch.Generator | None) -> Tensor:
-    """(n, m), float64, on the generator's device, where it is the same for all of them."""
+    """Draw an (n, m) matrix in float64 on the generator's device, which makes it the same for every `tensor` device."""
     device = tensor.device if generator is None else generator.device
     return haar_orthogonal(n, m, generator=generator, dtype=torch.float64, device=device)
 

@@ -1,4 +1,4 @@
-"""Kinds of modules in signal propagation: weight layers, activations, normalisations, and others."""
+"""The kind of a module in signal propagation: a weight layer, an activation, a normalisation, or something else."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def kind_of(module: nn.Module) -> str:
-    """One of the kinds above.
+    """Return one of the kinds above.
 
-    A module of a class that torch.nn doesn't have is an activation if it holds no parameters or buffers and is one
-    elementwise function as a whole (x * sigmoid(x) with an nn.Sigmoid inside, say); a module that holds others is a
-    container otherwise.
+    A class that torch.nn doesn't have is an activation if it holds no parameters or buffers and is one elementwise
+    function as a whole (x * sigmoid(x) with an nn.Sigmoid inside, say). Otherwise a module that holds others is a
+    container.
     """
     where = type(module).__module__
     if isinstance(module, (*CONSTRAINED, *TRANSPOSED)):
@@ -71,7 +71,7 @@ def kind_of(module: nn.Module) -> str:
 
 
 def layers(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module, str]]:
-    """(name, module, kind) of `module` or, if it is a container, of what it holds; a module met before is left out.
+    """Yield (name, module, kind) of `module` or, if it is a container, of its parts; a module met before is left out.
 
     Containers are listed, too, before what they hold.
     """

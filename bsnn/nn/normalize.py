@@ -164,7 +164,7 @@ def normalize(module: nn.Module) -> Normalization:
 
 
 class _Plan:
-    """The largest sound set of changes, found by striking out what isn't sound until nothing changes."""
+    """The largest set of sound changes, found by striking out unsound ones until nothing changes."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -232,7 +232,7 @@ class _Plan:
         self.replaced[name] = gpn.train(part.training)
 
     def _strike(self) -> bool:
-        """Follow the signal once; strike out what is unsound. Whether anything was."""
+        """Follow the signal once and strike out what is unsound. Returns True if anything was."""
         before = len(self.replaced) + len(self.constrained)
         state: dict[fx.Node, str] = {}
         for node in self.nodes:
@@ -268,7 +268,7 @@ class _Plan:
         return f"it follows {flow.function_name(node)}(), called in a forward"
 
     def _misused(self, node: fx.Node, role: str) -> str:
-        """Say why the scale of the node's output must not change, judging by what depends on it; empty if it may."""
+        """Say why a consumer of the node's output forbids changing its scale; empty if none does."""
         for user, kind in flow.consumers(node, self.network):
             if kind == flow.OUTPUT:
                 own = "unconstrained, as in the paper" if role == kinds.WEIGHT else "its scale has a meaning"

@@ -23,7 +23,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def normalised_rows(V: Tensor, start_dim: int = 1) -> Tensor:
-    """V with every row divided by its Euclidean norm; a row is all axes from `start_dim` on. Same shape and dtype."""
+    """Divide every row of V by its Euclidean norm; a row is all axes from `start_dim` on. Same shape and dtype."""
     W: Tensor = F.normalize(V.flatten(start_dim), dim=-1).view_as(V).to(V.dtype)
     return W
 
@@ -78,7 +78,7 @@ class OrthogonalRows(nn.Module):
         return W
 
     def right_inverse(self, W: Tensor) -> Tensor:
-        """Return V for a weight W that is assigned: W itself, of which the gain drops out."""
+        """Return V for a weight W that is assigned: W itself, whose gain drops out."""
         return W
 
     def extra_repr(self) -> str:
@@ -125,13 +125,13 @@ def unit_rows(module: nn.Module, name: str = "weight") -> nn.Module:
 def orthogonal(module: nn.Module, name: str = "weight", *, gain: float = 1.0) -> nn.Module:
     r"""Constrain the weight of a Linear or Conv1d/2d/3d layer to be exactly orthogonal. Returns the layer itself.
 
-    The weight as a matrix, (out, in / groups x kernel), has orthonormal rows if out <= in / groups x kernel: the
-    constraint of which `unit_rows` is the relaxation. Else its columns are orthonormal and its rows have norm
+    The weight as a matrix, (out, in / groups x kernel), has orthonormal rows if out <= in / groups x kernel. This is
+    the constraint that `unit_rows` relaxes. Otherwise its columns are orthonormal and its rows have norm
     sqrt(in / groups x kernel / out) on average; gain = sqrt(out / (in / groups x kernel)) makes that one.
 
     For a convolution this is orthogonality of the map from one patch of the input to the outputs there, not of the
     whole convolution: patches overlap, so that the convolution as a linear map stretches some inputs more than others.
-    A convolution that is an isometry as a whole is to be had at initialisation, by `delta_orthogonal_`.
+    `delta_orthogonal_` draws initial weights for which the convolution as a whole is an isometry.
 
     torch.nn.utils.parametrizations.orthogonal treats a convolution's weight as a batch of matrices (height x width),
     which is another constraint, and needs float32; for a Linear layer both parametrize the same matrices.
@@ -163,7 +163,7 @@ def orthogonal(module: nn.Module, name: str = "weight", *, gain: float = 1.0) ->
 
 
 def constrainable_weight(module: nn.Module, name: str = "weight") -> nn.Parameter:
-    """The weight `unit_rows` would constrain. Raises TypeError or ValueError as it does; changes nothing."""
+    """Return the weight that `unit_rows` would constrain. Raises the same errors; changes nothing."""
     kind = plain_name(module)
     if isinstance(module, TRANSPOSED):
         raise TypeError(
@@ -196,6 +196,6 @@ def constrainable_weight(module: nn.Module, name: str = "weight") -> nn.Paramete
 
 
 def plain_name(module: nn.Module) -> str:
-    """The class's name, of a parametrized module that of the class it had before."""
+    """Return the name of the module's class; for a parametrized module, of the class it had before."""
     parametrized = parametrize.is_parametrized(module)
     return (type(module).__mro__[1] if parametrized else type(module)).__name__

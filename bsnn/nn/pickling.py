@@ -26,7 +26,7 @@ def _reduce(module: nn.Module, protocol: Any) -> str | tuple[Any, ...]:
 
 
 def _rebuild(plain: type[nn.Module], state: dict[str, Any]) -> nn.Module:
-    """A module of class `plain` with the attributes `state`, parametrized as they say."""
+    """Build a module of class `plain` with the attributes `state`, parametrized as they say."""
     module = plain.__new__(plain)
     modules = dict(state["_modules"])
     parametrizations = modules.pop("parametrizations")

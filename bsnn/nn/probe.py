@@ -1,8 +1,8 @@
-"""Observe every call of a layer in one forward and one backward pass, for `bsnn.diagnose`.
+"""Records of every call of a layer, in one forward and one backward pass, for `bsnn.diagnose`.
 
-Layers are seen by hooks; functions that a module's forward calls itself (F.relu, torch.tanh, F.linear) by a
-TorchFunctionMode. Gradients with respect to outputs come from hooks on the outputs, which also work where the next
-layer overwrites them in place.
+Hooks see the layers. A TorchFunctionMode sees the functions that a module's forward calls itself (F.relu, torch.tanh,
+F.linear). Gradients with respect to outputs come from hooks on the outputs, which also work where the next layer
+overwrites them in place.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bsnn.nn import kinds
 from bsnn.nn.parametrizations import plain_name
 
 MEASURED = ("rms_in", "rms", "gradient", "weight_gradient", "slope_square", "linear", "dead", "correlation")
-"""Quantities that are measured of a call, see bsnn.nn.diagnose.Diagnosis.table."""
+"""Quantities measured of a call, see bsnn.nn.diagnose.Diagnosis.table."""
 
 LINEAR_WITHIN = 0.1
 _SAMPLED = 2**16  # entries of a pre-activation whose slope is taken: a share is then known to about 0.2%
@@ -84,7 +84,7 @@ class Probe(TorchFunctionMode):
         """Hook the layers and containers of `module`."""
         for name, part, kind in kinds.layers(module):
             own = kind == kinds.OTHER and not type(part).__module__.startswith("torch.nn.")
-            if kind == kinds.CONTAINER or own:  # what it calls is seen, not it
+            if kind == kinds.CONTAINER or own:  # its calls are seen, not the module itself
                 self._handles.append(part.register_forward_pre_hook(lambda *_, name=name: self._path.append(name)))
                 self._handles.append(part.register_forward_hook(lambda *_: self._leave()))
             else:
@@ -133,7 +133,7 @@ class Probe(TorchFunctionMode):
 
     @torch.no_grad()
     def _begin(self, name: str, function: str, kind: str, inputs: Sequence[Any]) -> dict[str, Any]:
-        """The row of a call, before it: inputs may be overwritten by it."""
+        """Start the row of a call before the call, which may overwrite its inputs."""
         call: dict[str, Any] = {"module": name, "type": function, "kind": kind} | dict.fromkeys(MEASURED, math.nan)
         x = first_tensor(inputs)
         if x is not None:
@@ -176,7 +176,7 @@ class Probe(TorchFunctionMode):
 
 
 def first_tensor(value: Any) -> Tensor | None:
-    """The first floating-point tensor in nested tuples, lists and mappings."""
+    """Return the first floating-point tensor in nested tuples, lists and mappings."""
     return next(iter(_floating(value)), None)
 
 
@@ -192,21 +192,22 @@ def _floating(value: Any) -> Iterator[Tensor]:
 
 
 def norm(x: Tensor) -> Tensor:
-    """||x||, in float64 where the device has it: squares of float32 numbers underflow below 1e-23."""
+    """Compute ||x||, in float64 where the device has it: squares of float32 numbers underflow below 1e-23."""
     wide = torch.float32 if x.device.type == "mps" else torch.float64
     found: Tensor = torch.linalg.vector_norm(x.detach(), dtype=wide)
     return found
 
 
 def rms(x: Tensor) -> Tensor:
-    """The root of the mean square of all entries."""
+    """Compute the root of the mean square of all entries."""
     return norm(x) / math.sqrt(max(x.numel(), 1))
 
 
 def correlation(y: Tensor, samples: int) -> Tensor | float:
-    """The mean cosine of two different samples' outputs; nan for one sample or if the first axis isn't the batch.
+    """Compute the mean cosine of two different samples' outputs.
 
-    From sums alone: sum_{a != b} <u_a, u_b> = ||sum_a u_a||^2 - n for n unit vectors u. A sample that is 0 is left out.
+    It comes from sums alone: sum_{a != b} <u_a, u_b> = ||sum_a u_a||^2 - n for n unit vectors u. A sample that is 0 is
+    left out. nan for one sample, or if the first axis isn't the batch.
     """
     if samples < 2 or y.dim() < 2 or y.shape[0] != samples:
         return math.nan
@@ -220,7 +221,7 @@ def correlation(y: Tensor, samples: int) -> Tensor | float:
 
 
 def dead(y: Tensor, axis: int) -> Tensor | float:
-    """The share of units whose output is the same for every sample and position; nan for a single one."""
+    """Compute the share of units whose output is the same for every sample and position; nan for a single one."""
     axis = axis % y.dim() if y.dim() > 1 else 0
     others = tuple(other for other in range(y.dim()) if other != axis)
     if y.dim() < 2 or y.numel() < 2 * y.shape[axis]:

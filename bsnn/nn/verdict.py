@@ -1,4 +1,4 @@
-"""Put a diagnosis into plain sentences."""
+"""The verdict of a diagnosis, in plain sentences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from bsnn.nn import kinds
 
 STEADY = 100.0
-"""Largest / smallest up to this is called keeping the scale: two decades, as GPN networks of 200 layers do."""
+"""A ratio largest / smallest up to this counts as keeping the scale: two decades, as in GPN networks of 200 layers."""
 UNLIKE_ONE = 0.1  # a gain that differs from 1 by more is mentioned
 LINEAR_SHARE = 0.95
 DEAD_SHARE = 0.1
@@ -20,7 +20,7 @@ Call = dict[str, Any]
 
 
 def ratio(values: Iterable[float]) -> float:
-    """Largest / smallest; inf if the smallest is 0, nan for 0 / 0, for no value and if one is nan."""
+    """Compute largest / smallest; inf if the smallest is 0, nan for 0 / 0, for no value and if one is nan."""
     found = list(values)
     if not found or any(math.isnan(value) for value in found):
         return math.nan
@@ -29,7 +29,7 @@ def ratio(values: Iterable[float]) -> float:
 
 
 def verdict(calls: Sequence[Call], loss: float) -> str:
-    """Sentences about gradients, signals, activations, dead units and correlations, each only if there is a case."""
+    """Write sentences on gradients, signals, activations, dead units and correlations, each only if it applies."""
     weights = [call for call in calls if call["kind"] == kinds.WEIGHT]
     activations = [call for call in calls if call["kind"] == kinds.ACTIVATION]
     if not weights:

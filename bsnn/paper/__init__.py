@@ -1,5 +1,4 @@
-"""The numbers the paper prints, to stand beside ours: Tables 1 and 2, copied digit for digit into the CSV files
-here."""
+"""The numbers that the paper prints: Tables 1 and 2, copied digit for digit into the CSV files here."""
 
 from __future__ import annotations
 
@@ -19,14 +18,14 @@ DATASETS = ("mnist", "cifar10")
 """The columns of Table 2 in the paper's order, by the names in conf/dataset/."""
 
 DEPTH = 200
-"""Constrained layers of every network in the paper: what its claims are about."""
+"""Constrained layers of every network in the paper, to which its claims apply."""
 
 
 def table1() -> pd.DataFrame:
-    """Columns activation, a, b; a and b to the four decimals printed."""
+    """Return columns activation, a, b; a and b to the four decimals printed."""
     return pd.read_csv(FOLDER / "table1.csv", comment="#")
 
 
 def table2() -> pd.DataFrame:
-    """Columns dataset, activation, gpn, batch_norm, train_accuracy, test_accuracy (%); 48 rows."""
+    """Return columns dataset, activation, gpn, batch_norm, train_accuracy, test_accuracy (%); 48 rows."""
     return pd.read_csv(FOLDER / "table2.csv", comment="#")

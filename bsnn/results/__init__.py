@@ -1,1 +1,1 @@
-"""Turn records into tables, statistics and verdicts. Nothing here trains."""
+"""Tables, statistics and verdicts from records. Nothing here trains."""

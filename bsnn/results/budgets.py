@@ -1,4 +1,4 @@
-"""Budgets: the cells of a budget's Table 2, composed from conf/ as training does, and how it differs from the paper."""
+"""Budgets: the cells of a budget's Table 2, composed from conf/ as in training, and differences from the paper."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bsnn.data import DATASETS
 from bsnn.errors import UserError
 
 PAPER = "paper"
-"""The budget that is the paper's own."""
+"""The budget with the paper's own sizes."""
 
 
 class Key(NamedTuple):
@@ -28,7 +28,7 @@ class Key(NamedTuple):
 
 @lru_cache
 def table_configs(budget: str) -> dict[Key, TrainConfig]:
-    """The config of every cell that could stand in Table 2: the paper's datasets x conf/activation/*.yaml, seed 0."""
+    """Compose the config of every possible cell of Table 2: the paper's datasets x conf/activation/*.yaml, seed 0."""
     if not (CONF / "budget" / f"{budget}.yaml").exists():
         known = ", ".join(f"results/{path.stem}" for path in sorted((CONF / "budget").glob("*.yaml")))
         raise UserError(
@@ -53,8 +53,10 @@ def load_budget(budget: str) -> BudgetConfig:
 
 
 def differences(budget: str) -> list[tuple[str, str, str]]:
-    """(setting, this budget's value, the paper's) wherever the two differ: training first, then the synthetic
-    figures."""
+    """List (setting, this budget's value, the paper's) wherever the two differ.
+
+    Training comes first, then the synthetic figures.
+    """
     found = []
     for setting in ("depth", "width", "epochs", "max_steps"):
         ours, theirs = _setting(budget, setting), _setting(PAPER, setting)
@@ -70,9 +72,9 @@ def differences(budget: str) -> list[tuple[str, str, str]]:
 
 
 def headline(budget: str, prefix: str = "") -> str:
-    """One line for every output: whether it was made with the paper's budget, and if not what differs in training.
+    """Say in one line whether a budget is the paper's and, if not, what differs in training; it heads every output.
 
-    prefix="synthetic " says it of Figs 1-3 instead.
+    prefix="synthetic " says the same of Figs 1-3.
     """
     synthetic = [difference for difference in differences(budget) if difference[0].startswith("synthetic ")]
     relevant = synthetic if prefix else [d for d in differences(budget) if d not in synthetic]
@@ -83,7 +85,7 @@ def headline(budget: str, prefix: str = "") -> str:
 
 
 def is_papers(budget: str) -> bool:
-    """Tell whether its trained networks are the paper's own: same depth and width, trained as long."""
+    """True if its trained networks are the paper's own: same depth and width, trained as long."""
     return all(name.startswith("synthetic ") for name, _, _ in differences(budget))
 
 
@@ -99,7 +101,7 @@ _NAMES = {"max_steps": "steps"}
 
 
 def _setting(budget: str, setting: str) -> str:
-    """Write its value in the cells of the table, for each dataset if they differ: "50 (MNIST), 100 (CIFAR-10)"."""
+    """Return a setting's value in the table's cells, for each dataset if they differ: "50 (MNIST), 100 (CIFAR-10)"."""
     values: dict[str, str] = {}
     for key, config in table_configs(budget).items():
         value = getattr(config, setting)

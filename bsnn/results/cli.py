@@ -1,4 +1,4 @@
-"""End every script alike: a user's mistake is one sentence and exit code 1, not a traceback."""
+"""The end of every script: a user's mistake is one sentence and exit code 1, not a traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(main: Callable[[], object]) -> None:
 
 
 def budget_dir(description: str | None, argv: list[str] | None = None) -> Path:
-    """The only argument of a script that turns records into something: the folder results/<budget>."""
+    """Parse the only argument of a script that makes something from records: the folder results/<budget>."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )

@@ -1,8 +1,8 @@
-"""Comparing networks at equal epochs, however far each of them is trained.
+"""Comparison of networks at equal epochs, however far each of them is trained.
 
-The paper has no schedule, so that the first epochs of an unfinished training are those of the finished one, and two
-networks can be compared after any epoch that both have reached. The frames here are histories
-(bsnn.results.grid.history): one row for each evaluation of each run, telling what the table would have shown if the
+The paper has no schedule, so the first epochs of an unfinished training are those of the finished one. Two networks
+can therefore be compared after any epoch that both have reached. The frames here are histories
+(bsnn.results.grid.history): one row for each evaluation of each run, with what the table would have shown if the
 training had ended there.
 """
 
@@ -19,13 +19,13 @@ from bsnn.results.budgets import Key
 def at_equal_epochs(history: pd.DataFrame, networks: Sequence[str] = Key._fields) -> pd.DataFrame:
     """Cut the histories of networks down to the largest epoch that all of them have reached.
 
-    A network has reached an epoch if one of its runs has; the runs that are not there yet don't count. A training that
-    diverged has ended: its row counts at every epoch and sets no limit. A network without trained weights sets none,
-    either, and has no rows then.
+    A network has reached an epoch if one of its runs has; runs that are not there yet don't count. A training that
+    diverged has ended: its row counts at every epoch and sets no limit. A network without trained weights sets no limit
+    either, and has no rows in the result.
 
     Args:
         history: of all networks that are compared.
-        networks: the columns that tell them apart.
+        networks: the columns that identify a network.
 
     Returns:
         The rows at that epoch, and those of diverged trainings.
@@ -37,12 +37,12 @@ def at_equal_epochs(history: pd.DataFrame, networks: Sequence[str] = Key._fields
 
 
 def has_rows(history: pd.DataFrame) -> pd.Series:
-    """Tell whether a row is of trained weights: neither that of a crash nor that of the first weights."""
+    """Tell which rows belong to trained weights: neither to a crash nor to the first weights."""
     return (history["status"] != "crashed") & (history["epoch"] > 0)
 
 
 def after(rows: pd.DataFrame) -> str:
-    """Say how far trainings are whose rows these are: "8 of 50 epochs", or "1 to 8 of 50 epochs"; empty for none.
+    """Say how far the trainings of these rows are: "8 of 50 epochs", or "1 to 8 of 50 epochs"; empty for none.
 
     Those that diverged are left out, unless all did.
     """
@@ -62,5 +62,5 @@ def span(epochs: pd.Series, asked: float) -> str:
 
 
 def final(rows: pd.DataFrame) -> bool:
-    """Tell whether all rows are those of trainings that have ended, so that more training can't change them."""
+    """True if all rows belong to trainings that have ended, so that more training can't change them."""
     return bool(rows["final"].all())

@@ -1,11 +1,11 @@
-"""Turn the records in results/<budget>/ into Table 2: its cells, what became of each, means over seeds.
+"""Table 2 from the records in results/<budget>/: its cells, the result of each, and means over seeds.
 
-An unfinished training counts with the rows that it has: every number comes with its epoch, and networks are compared at
+An unfinished training counts with the rows that it has. Every number comes with its epoch, and networks are compared at
 equal epochs (bsnn.results.equal_epochs).
 
-The cells of a table are not typed in anywhere: they are composed from conf/, as training composes them, so that a
-record counts if and only if its cell is one that this budget's table asks for, up to the seed. Everything here is a
-function of conf/ and of the files in the folder.
+The cells of a table are not listed anywhere. They are composed from conf/, as in training, so a record counts if and
+only if this budget's table asks for its cell, up to the seed. Everything here is a function of conf/ and of the files
+in the folder.
 """
 
 from __future__ import annotations
@@ -35,21 +35,25 @@ KEY = list(Key._fields)
 
 AGREES_SD = 3.0
 AGREES_POINTS = 1.0
-"""The paper's accuracy, of a single run, agrees with ours if it lies within so many of our standard deviations over the
-seeds, or within so many points: what a seed moves in networks that train, where there is one seed or the few agree by
-chance."""
+"""Tolerance in points: the change that a seed makes in networks that train.
+
+The paper's accuracy, of a single run, agrees with ours if it lies within AGREES_SD of our standard deviations over the
+seeds, or within this tolerance, which counts where there is one seed or the few agree by chance.
+"""
 
 
 @dataclass(frozen=True)
 class Results:
-    """Contents of results/<budget>/ for the cells of its Table 2."""
+    """The contents of results/<budget>/, for the cells of its Table 2."""
 
     budget: BudgetConfig
     datasets: dict[str, DatasetConfig]
     activations: dict[str, ActivationConfig]
     expected: dict[Key, Cell]
-    """Cells in the table's order: dataset, function, plain before GPN, without before with batch norm; seed 0 stands
-    for any."""
+    """The cells in the table's order: dataset, function, plain before GPN, without batch norm before with it.
+
+    Seed 0 stands for any.
+    """
     records: list[Record]
     """Records of expected cells, in the table's order, then by seed."""
     others: list[Record]
@@ -63,30 +67,30 @@ class Results:
     table: pd.DataFrame
     """One row for each of `expected`: see `aggregate`.
 
-    train_agrees, test_agrees: yes | no | empty for no finished training. epoch_compared, n_compared, train_compared,
-    test_compared: the largest epoch that all networks of this dataset and function have reached, and the means over the
-    n seeds that are there.
+    train_agrees, test_agrees: yes | no | empty for no finished training. epoch_compared: the largest epoch that all
+    networks of this dataset and function have reached. n_compared, train_compared, test_compared: the number of seeds
+    there, and the means over them.
     """
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds that the table is meant to have: all that are not rare exceptions."""
+        """The seeds that the table is meant to have: all that are not rare exceptions."""
         counts = self.runs["seed"].value_counts()
         return sorted(int(seed) for seed in counts.index[2 * counts >= counts.max()])
 
     def lacking(self, seed: int) -> list[Key]:
-        """The entries whose training with this seed isn't finished: missing, crashed or on its way."""
+        """List the entries whose training with this seed isn't finished: missing, crashed or in progress."""
         done = self.runs[(self.runs["seed"] == seed) & self.runs["status"].isin(FINISHED)]
         return [key for key in self.expected if runs_of(done, *key).empty]
 
     def name_of(self, key: Key) -> str:
-        """Name an entry as the tables do: MNIST Tanh-GPN-BN."""
+        """Return the entry's name in the tables: MNIST Tanh-GPN-BN."""
         function = self.activations[key.activation].label + "-GPN" * key.gpn + "-BN" * key.batch_norm
         return f"{self.datasets[key.dataset].label} {function}"
 
 
 def load(budget_dir: Path) -> Results:
-    """The results of the budget that the folder is named after; UserError if there is no such budget or no record."""
+    """Load the results of the folder's budget; raises UserError if there is no such budget or no record."""
     budget_dir = Path(budget_dir).absolute()
     name = budget_dir.name
     table_configs(name)  # raises if there is no such budget
@@ -146,12 +150,12 @@ def from_records(budget: str, records: Iterable[Record]) -> Results:
 
 
 def epochs_of(cell: Cell) -> float:
-    """The epochs of the cell's whole training."""
+    """Compute the epochs of the cell's whole training."""
     return steps(cell) / steps_per_epoch(cell)
 
 
 def identity(cell: Cell) -> str:
-    """Return what a cell shares with those that differ from it in the seed alone."""
+    """Return a hash that is equal for cells that differ in the seed alone."""
     return cell.with_seed(0).hash
 
 
@@ -163,18 +167,18 @@ RUN_COLUMNS = [
 
 
 def run_row(key: Key, record: Record) -> dict[str, Any]:
-    """One training as a row: the last of its `history`."""
+    """Return one training as a row: the last of its `history`."""
     return history(key, record)[-1]
 
 
 def history(key: Key, record: Record) -> list[dict[str, Any]]:
-    """One training after each of its evaluations, the last row being the training as far as it went.
+    """List one training's rows after each of its evaluations; the last row is the training as far as it went.
 
-    A training that diverged or crashed has the last row alone; an unfinished one that has no evaluation of trained
-    weights has one for its first weights, at epoch 0.
+    A training that diverged or crashed has the last row alone. An unfinished one without an evaluation of trained
+    weights has one row for its first weights, at epoch 0.
 
-    epoch, epochs    behind the row, and of the whole training; final: whether the training ended here
-    steps, seconds   behind the last row of all
+    epoch, epochs    of this row, and of the whole training; final: whether the training ended here
+    steps, seconds   at the last row of all
     train_accuracy, test_accuracy   of this evaluation, in %; start_accuracy: test accuracy before any update
     train_images, test_images       how many images these are shares of
     initial_ratio    max_l / min_l of the layers' gradient norms in the first update
@@ -202,7 +206,7 @@ def _row(key: Key, record: Record, rows: Sequence[Mapping[str, Any]], initial: t
     ratios = [row["gradient_ratio"] for row in rows if row["gradient_ratio"] is not None]
     peaks = [row["gradient_ratio_max"] for row in rows if row["gradient_ratio_max"] is not None]
     epoch = last.get("epoch", 0.0)
-    share = epoch - math.ceil(epoch) + 1  # train accuracy is over the part of the last epoch that was run
+    share = epoch - math.ceil(epoch) + 1  # train accuracy covers the part of the last epoch that was run
     spec = DATASETS[key.dataset]
     values = [
         *key, record["cell"]["seed"], record["status"], record["error"], _number(record["diverged_at_step"]),
@@ -217,7 +221,7 @@ def _row(key: Key, record: Record, rows: Sequence[Mapping[str, Any]], initial: t
 
 
 def initial_gradients(norms_L: Sequence[float] | None) -> tuple[float, float]:
-    """max / min and the rank correlation with the layer's number, nan where they are undefined."""
+    """Compute max / min, and the rank correlation with the layer's number; nan where they are undefined."""
     if norms_L is None:
         return math.nan, math.nan
     norms = np.array(norms_L, dtype=np.float64)
@@ -227,7 +231,7 @@ def initial_gradients(norms_L: Sequence[float] | None) -> tuple[float, float]:
 
 
 def worst(ratios: Iterable[float]) -> float:
-    """The largest, nan being larger than inf (as in bsnn.results.metrics.gradient_summary)."""
+    """Return the largest; nan counts as larger than inf (as in bsnn.results.metrics.gradient_summary)."""
     return float(np.sort(np.array(list(ratios), dtype=np.float64))[-1])
 
 
@@ -243,12 +247,12 @@ def runs_of(
 
 
 def aggregate(key: Key, runs: pd.DataFrame, history: pd.DataFrame, epochs: float) -> dict[str, Any]:
-    """An entry of Table 2 from its runs: mean and sample standard deviation over the seeds that got furthest.
+    """Compute an entry of Table 2 from its runs: mean and sample standard deviation over the seeds that got furthest.
 
     status: ok | partly diverged (some seeds) | unfinished (the numbers are those after `epoch` of `epochs`) |
-    diverged | crashed | missing; n counts the seeds in the mean: those that ended ok, or if none did, the unfinished
+    diverged | crashed | missing. n counts the seeds in the mean: those that ended ok or, if none did, the unfinished
     ones that have reached the largest epoch. Gradient ratios are those of the worst seed, as far as it is trained,
-    diverged or not; seconds the sum over all seeds.
+    diverged or not. seconds is the sum over all seeds.
     """
     rows = at_equal_epochs(history)
     furthest = rows[rows["status"] != "diverged"]
@@ -275,8 +279,7 @@ def aggregate(key: Key, runs: pd.DataFrame, history: pd.DataFrame, epochs: float
 
 
 def compared(keys: Iterable[Key], history: pd.DataFrame) -> dict[str, list[float]]:
-    """Return for each entry the epoch at which the networks of its dataset and function are compared, and its means
-    there.
+    """Compute for each entry the epoch at which the networks of its dataset and function are compared, and means there.
 
     Returns columns, in the order of `keys`; nan where there is nothing to compare.
     """

@@ -1,4 +1,4 @@
-"""Markdown, as reports use it."""
+"""Markdown for reports."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table; a bar in a cell is escaped, since it would end the cell."""
+    """Format a Markdown table; a bar in a cell is escaped, since it would end the cell."""
     lines = [list(head), ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -15,7 +15,7 @@ def _metric(definition: str, unit: str, shown_in: str) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """Measurements of a cell at one evaluation. The first row, at step 0, has test figures only."""
+    """The measurements of a cell at one evaluation. The first row, at step 0, has test figures only."""
 
     epoch: float = _metric("updates so far / updates in an epoch", "epochs", "Fig. 4")
     step: int = _metric("updates so far", "1", "")
@@ -56,10 +56,10 @@ METRICS: dict[str, dict[str, str]] = {f.name: dict(f.metadata) for f in fields(R
 
 
 def gradient_summary(norms_SL: npt.NDArray[np.float64]) -> dict[str, float | None]:
-    """The gradient entries of a row from the layer gradient norms of S steps, shape (S, L); None when S is 0.
+    """Compute the gradient entries of a row from the layers' gradient norms of S steps, (S, L); None when S is 0.
 
-    x/0 is inf and 0/0 is nan, and both count: the median and the maximum take nan as larger than inf, so that a cell
-    whose gradients all vanished in most steps says nan.
+    x/0 is inf and 0/0 is nan, and both count. The median and the maximum take nan as larger than inf, so that a cell
+    whose gradients all vanished in most steps has nan.
     """
     names = ("gradient_ratio", "gradient_ratio_max", "gradient_norm_max", "gradient_norm_min")
     if len(norms_SL) == 0:
@@ -72,7 +72,7 @@ def gradient_summary(norms_SL: npt.NDArray[np.float64]) -> dict[str, float | Non
 
 
 def middle(values_S: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The median over the first axis of values among which nan is larger than inf; of an even number the lower one."""
+    """Compute the median over the first axis, nan counting as larger than inf; of an even number the lower one."""
     ranked = np.sort(values_S, axis=0)  # nan last
     chosen: npt.NDArray[np.float64] = ranked[(len(ranked) - 1) // 2]
     return chosen

@@ -1,4 +1,4 @@
-"""Origin of a number: commit, versions, device, command. Part of every record."""
+"""The origin of a number: commit, versions, device, command. It is part of every record."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PACKAGES = ("bsnn", "torch", "torchvision", "triton", "hydra-core", "wandb", "nu
 
 
 def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:
-    """Describe what this process runs on and from. `command` makes the result again; default: this process's own.
+    """Describe this process for a record. `command` makes the result again; default: this process's own.
 
-    `commit` is None where this isn't a git checkout of its own, or git can't read it. `dirty` is whether a file that
-    makes results differs from the commit, None where that isn't known; changed files under results/ don't count, since
-    they are what runs produce.
+    `commit` is None if this isn't a git checkout of its own, or if git can't read it. `dirty` is true if a file that
+    makes results differs from the commit, and None if that isn't known. Changed files under results/ don't count, since
+    runs produce them.
     """
     commit, dirty = _source()
     return {
@@ -45,7 +45,7 @@ def collect(device: torch.device, command: str | None = None) -> dict[str, Any]:
 
 
 def knows_commit(commit: str) -> bool:
-    """Tell whether `commit` is the full name of one: in a git checkout, of one that it has.
+    """True if `commit` is the full name of a commit and, in a git checkout, the checkout has it.
 
     Raises UserError for a checkout that git can't read.
     """
@@ -65,7 +65,7 @@ def knows_commit(commit: str) -> bool:
 
 
 def device_name(device: torch.device) -> str:
-    """The name of the GPU, or of the CPU with its number of cores."""
+    """Return the name of the GPU, or of the CPU with its number of cores."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -78,7 +78,7 @@ def device_name(device: torch.device) -> str:
 def choose_device(name: str) -> torch.device:
     """Return the GPU for `auto` where torch can use one, else the CPU. Raises UserError for `cuda` where it can't.
 
-    One line in the log says why a GPU that may be there isn't used.
+    One line in the log says why a GPU that may exist isn't used.
     """
     reason = None if name == "cpu" else _no_gpu()
     if name == "cuda" and reason is not None:
@@ -93,7 +93,7 @@ NO_GPU = "no CUDA device"
 
 def _no_gpu() -> str | None:
     """Say what torch found instead of a GPU of NVIDIA's or AMD's; None if it found one."""
-    with warnings.catch_warnings(record=True) as said:  # torch warns of a driver that is too old, and goes on
+    with warnings.catch_warnings(record=True) as said:  # torch warns of a driver that is too old, and continues
         warnings.simplefilter("always")
         if torch.cuda.is_available():
             return None
@@ -111,12 +111,14 @@ def _nvidia() -> bool:
 
 
 class GitError(Exception):
-    """Git's reason for having no answer, in its own words."""
+    """git gave no answer; the message is its own reason."""
 
 
 _running: dict[Path, tuple[str, bool]] = {}
-"""The commit that this process runs, and whether files differed from it, by ROOT, from the first answer on: a commit
-made while a training goes on is not the code that trains."""
+"""The commit that this process runs, and whether files differed from it, by ROOT.
+
+The first answer is kept: a commit made while a training goes on is not the code that trains.
+"""
 
 
 def _source() -> tuple[str | None, bool | None]:
@@ -127,7 +129,7 @@ def _source() -> tuple[str | None, bool | None]:
         if not _is_checkout():
             _warn(f"{ROOT} is no git checkout: the record says bsnn's version, not which commit it comes from")
             return None, None
-        # What a user has told git not to show counts, too.
+        # Files count also if the user has told git not to show them.
         changed = _git("status", "--porcelain", "--untracked-files=normal", "--", ".", ":!results")
         _running[ROOT] = _git("rev-parse", "HEAD"), bool(changed)
         return _running[ROOT]
@@ -142,20 +144,20 @@ def _warn(text: str) -> None:
 
 
 def _is_checkout() -> bool:
-    """Tell whether this folder is the root of a git checkout, and not a copy within somebody else's."""
+    """True if this folder is the root of a git checkout, and not a copy within another one."""
     return (ROOT / ".git").exists()
 
 
 def _git(*arguments: str) -> str:
     # A lock on the index would make the user's own git fail meanwhile.
-    # The code of this folder is running: that somebody else owns it is no reason left to distrust it.
+    # The code of this folder is running already, so a foreign owner is no reason to distrust it.
     command = ["git", "--no-optional-locks", "-c", f"safe.directory={ROOT}", *arguments]
     # In a git hook, variables such as GIT_DIR name another repository.
     environment = {name: value for name, value in os.environ.items() if name not in _GIT_LOCATIONS}
     environment["GIT_CEILING_DIRECTORIES"] = str(ROOT.parent)  # a repository around this one isn't this one's
     try:
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
-        if done.returncode < 0:  # a signal that was meant for this process, such as that of a cluster's preemption
+        if done.returncode < 0:  # a signal meant for this process, as at a cluster's preemption
             done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
         done.check_returncode()
     except subprocess.CalledProcessError as error:
@@ -169,7 +171,7 @@ _GIT_LOCATIONS = {"GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE"
 
 
 def _command() -> str:
-    """The command line without this machine's paths: `python -m experiments.train seed=1`."""
+    """Return the command line without this machine's paths: `python -m experiments.train seed=1`."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else Path(sys.argv[0]).name
     return " ".join(["python", program, *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Records: one self-sufficient JSON file for each cell, the only thing that tables, figures and reports are made from.
+"""Records: one self-sufficient JSON file for each cell, the only source of tables, figures and reports.
 
 results/<budget>/runs/<cell id>/record.json
 
@@ -44,12 +44,12 @@ SCHEMA = 1
 FINISHED = ("ok", "diverged")
 UNFINISHED = "unfinished"
 RESULTS = (*FINISHED, UNFINISHED)
-"""Statuses whose rows are numbers to show; those of an unfinished cell only with how far it is."""
+"""Statuses whose rows can be shown as numbers; those of an unfinished cell need its progress beside them."""
 Record = dict[str, Any]
 DEFAULTS = {
     setting.name: setting.default for setting in fields(Cell) if setting.compare and setting.default is not MISSING
 }
-"""Settings that were added to cells later on, and the value that cells had before."""
+"""Settings that were added to cells later, each with the value that earlier cells had."""
 
 
 def run_dir(results_dir: str | Path, budget: str, cell_id: str) -> Path:
@@ -82,19 +82,19 @@ def read_record(folder: Path) -> Record | None:
 
 
 def _only_segment(record: Record) -> dict[str, Any]:
-    """Describe the training of a record from before there were segments, which did not tell resumed runs apart."""
+    """Describe the training of a record made before there were segments; resumed runs were not told apart then."""
     return {"first_step": 0, "last_step": record["steps"]} | {
         name: record[name] for name in ("started", "finished", "provenance")
     }
 
 
 def epochs_reached(record: Record) -> float:
-    """The epochs behind the record's last row; 0 without rows."""
+    """Return the epochs behind the record's last row; 0 without rows."""
     return float(record["rows"][-1]["epoch"]) if record["rows"] else 0.0
 
 
 def epochs_asked(record: Record) -> float:
-    """The epochs of the whole training."""
+    """Return the epochs of the whole training."""
     cell = Cell.from_dict(record["cell"])
     return steps_of(cell) / steps_per_epoch(cell)
 
@@ -105,7 +105,7 @@ def how_far(record: Record) -> str:
 
 
 def cell_of(record: Record) -> Cell | None:
-    """The record's cell; None if it was made by another version of the protocol and so is another cell by now."""
+    """Return the record's cell; None if another version of the protocol made it, whose cells are different cells."""
     try:
         cell = Cell.from_dict(record["cell"])
     except TypeError:

@@ -36,10 +36,10 @@ from bsnn.results.tables import Table
 from bsnn.results.verdicts import Verdict
 
 Judged = tuple[str, bool]
-"""A judge's answer: what was measured, in words and numbers, and whether it agrees by the rule."""
+"""The measurement in words and numbers, and whether it agrees by the rule."""
 Judge = TypeVar("Judge", bound=Callable[..., Judged])
 Parts = Mapping[str, Table | None]
-"""A study's tables by part, None for those not computed yet."""
+"""A study's tables by part; None for those not computed yet."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Rule:
     """One statement of a source and how it is judged.
 
     Args:
-        source: where it stands: "section 4, Fig. 6", "Theorem 2".
-        says: what it says, in its words or numbers.
-        rule: what counts as agreement, in numbers.
+        source: the place in the source: "section 4, Fig. 6", "Theorem 2".
+        says: the statement, in the source's words or numbers.
+        rule: the condition for agreement, in numbers.
         judge: called with the parts that its parameters name.
     """
 
@@ -64,7 +64,7 @@ class Rule:
         return needed(self.judge)
 
     def judged(self, parts: Parts) -> Statement:
-        """Set what was measured beside what the source says."""
+        """Set the measurement beside the statement."""
         given = arguments(self.judge, parts)
         measured, agrees = ("", None) if given is None else self.judge(**given)
         return Statement(self.source, self.says, measured, self.rule, None if agrees is None else bool(agrees))
@@ -90,15 +90,15 @@ class Rules:
 
 
 def needed(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Name the parts that a function can't do without: its parameters that have no value."""
+    """Name the parts that a function needs: its parameters without a default value."""
     parameters = inspect.signature(function).parameters.values()
     return tuple(one.name for one in parameters if one.default is inspect.Parameter.empty)
 
 
 def arguments(function: Callable[..., Any], parts: Parts) -> dict[str, Any] | None:
-    """The parts that a function reads, by its parameters' names; None as long as one that it needs isn't computed.
+    """Return the parts that a function reads, by its parameters' names; None if one that it needs isn't computed.
 
-    A parameter that is None by default is a part that it can do without.
+    A parameter that is None by default is a part that the function can do without.
     """
     given: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():

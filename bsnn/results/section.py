@@ -1,8 +1,8 @@
-"""A study's section of the report, from its tables: figures, what the sources say beside what we measured, findings.
+"""A study's section of the report, from its tables: figures, statements of the sources beside our results, findings.
 
     python -m experiments.theory.report results/quick        # likewise vanishing, shrinkage, collapse, bridge
 
-Reads results/<budget>/<study>/*.csv and .json alone, and writes beside them, in seconds, <figure>.png and .pdf,
+It reads only results/<budget>/<study>/*.csv and .json. Beside them it writes, in seconds, <figure>.png and .pdf,
 statements.csv and report.md. Parts that are not computed yet are named, with the command that computes them.
 """
 
@@ -47,18 +47,18 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Section:
-    """Contents of a study's report.
+    """The contents of a study's report.
 
     Args:
         study: its name in conf/, experiments/ and results/.
         title: the heading.
-        opening: what is asked, and which source says what; Markdown.
+        opening: the question, and which source says what; Markdown.
         sizes: the dataclass of the study's sizes, with a field for each of its parts, in the report's order.
         drawings: by file name.
-        rules: what the sources say, and how each statement is judged.
-        findings: functions that tell what we found beyond what the sources say, in Markdown, as one text or several.
-            Their parameters name the parts that they read; one is None by default if it isn't necessary.
-        differences: where we do other than the sources in every budget.
+        rules: the statements of the sources, and how each is judged.
+        findings: functions that tell what we found beyond the sources' statements, in Markdown, as one text or several.
+            Their parameters name the parts that they read; a part that isn't necessary is None by default.
+        differences: points in which we differ from the sources in every budget.
     """
 
     study: str
@@ -76,7 +76,7 @@ class Section:
 
 
 def publish(section: Section, description: str | None, argv: list[str] | None = None) -> None:
-    """The command `python -m experiments.<study>.report results/<budget>`."""
+    """Run the command `python -m experiments.<study>.report results/<budget>`."""
     folder = budget_dir(description, argv).absolute()
     parts = load(section, folder)
     said = [rule.judged(parts) for rule in itertools.chain(*section.rules)]
@@ -138,7 +138,7 @@ def _told(section: Section, parts: Parts) -> Iterator[str]:
 
 
 def counts(said: pd.DataFrame) -> str:
-    """12 of 14 statements agree, 1 not measured."""
+    """Count the statements: 12 of 14 statements agree, 1 not measured."""
     words = list(said["agrees"])
     measured = [word for word in words if word != statements.WORDS[None]]
     text = f"{measured.count('yes')} of {len(measured)} statements agree"
@@ -146,7 +146,7 @@ def counts(said: pd.DataFrame) -> str:
 
 
 def sizes(section: Section, parts: Parts) -> str:
-    """One line: the sources' own sizes, or what differs from them."""
+    """Say in one line that the sizes are the sources' own, or what differs from them."""
     rows = differing(section, parts)
     if not rows:
         return "the sources' own sizes"
@@ -156,8 +156,10 @@ def sizes(section: Section, parts: Parts) -> str:
 
 
 def differing(section: Section, parts: Parts) -> list[tuple[str, str, str]]:
-    """(setting, its value in the tables, the sources') where they differ. conf/<study>/paper.yaml has the sources'
-    sizes, a mapping for each part."""
+    """List (setting, its value in the tables, the sources' value) where the two differ.
+
+    conf/<study>/paper.yaml has the sources' sizes, a mapping for each part.
+    """
     theirs: Any = OmegaConf.load(CONF / section.study / f"{PAPER}.yaml")
     rows = []
     for part, found in parts.items():

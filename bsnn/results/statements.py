@@ -1,6 +1,6 @@
-"""The source says / we measured / agrees?: numbers and relations that a paper states, each with ours beside it.
+"""Numbers and relations that a source states, each with our measurement and whether the two agree.
 
-A rule says beforehand what counts as agreement; it stands in the table.
+A rule, fixed beforehand, says what counts as agreement; it stands in the table.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ WORDS = {True: "yes", False: "no", None: "not measured"}
 
 @dataclass(frozen=True)
 class Statement:
-    """One thing that a source states.
+    """One statement of a source.
 
     Args:
-        source: where: "section 4, Fig. 6", "Theorem 2".
-        says: what, in its words or numbers.
-        measured: ours, with n and its uncertainty where there is one; "" where there is no data.
-        rule: what counts as agreement, in numbers.
-        agrees: None where there is no data to tell.
+        source: the place: "section 4, Fig. 6", "Theorem 2".
+        says: the statement, in the source's words or numbers.
+        measured: our result, with n and its uncertainty where there is one; "" where there is no data.
+        rule: the condition for agreement, in numbers.
+        agrees: None if there is no data.
     """
 
     source: str
@@ -37,7 +37,7 @@ class Statement:
 
 
 def frame(statements: Sequence[Statement]) -> pd.DataFrame:
-    """Columns source, says, measured, rule, agrees (yes | no | not measured)."""
+    """Make the table: source, says, measured, rule, agrees (yes | no | not measured)."""
     columns = ["source", "says", "measured", "rule", "agrees"]
     rows = [[one.source, one.says, one.measured, one.rule, one.word] for one in statements]
     return pd.DataFrame(rows, columns=columns)

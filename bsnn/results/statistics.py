@@ -15,7 +15,7 @@ from scipy import stats
 Shares = TypeVar("Shares", float, "NDArray[np.float64]", "pd.Series[Any]")
 
 LARGEST = 9
-"""Points of an exact test at most: 9! = 362 880 orders take about a second."""
+"""Most points of an exact test: 9! = 362 880 orders take about a second."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Estimate:
 
 
 def estimate(accuracies: Sequence[float], images: int) -> Estimate:
-    """The mean of one accuracy for each seed.
+    """Estimate the mean from one accuracy for each seed.
 
-    The standard error is the larger of the binomial one of `images` images, sqrt(p (1 - p) / n), which more seeds don't
-    lower since they are judged by the same images, and that of the mean over seeds, sd / sqrt(seeds). With one seed
-    only the first is known: then it is a lower bound.
+    The standard error is the larger of two. The binomial one of `images` images is sqrt(p (1 - p) / n); more seeds
+    don't lower it, since they are judged by the same images. That of the mean over seeds is sd / sqrt(seeds). With one
+    seed only the first is known, and it is a lower bound.
     """
     values = np.asarray(accuracies, dtype=np.float64)
     mean = float(values.mean())
@@ -52,12 +52,12 @@ def binomial_se(percent: float, images: int) -> float:
 
 
 def difference_in_se(first: Estimate, second: Estimate) -> float:
-    """(second - first) / combined standard error."""
+    """Compute (second - first) / combined standard error."""
     return (second.mean - first.mean) / math.hypot(first.se, second.se)
 
 
 def rank_correlation(x: Iterable[float], y: Iterable[float]) -> float:
-    """Spearman's, ties having their mean rank; nan where one side is constant or any value is nan."""
+    """Compute Spearman's correlation, ties having their mean rank; nan if a side is constant or any value is nan."""
     first, second = (np.asarray(list(side), dtype=np.float64) for side in (x, y))
     if np.isnan([*first, *second]).any() or len(set(first)) < 2 or len(set(second)) < 2:
         return math.nan
@@ -65,16 +65,21 @@ def rank_correlation(x: Iterable[float], y: Iterable[float]) -> float:
 
 
 class RankTest(NamedTuple):
-    """correlation: Spearman's; nan if one side is constant. p: the share of all orders of y whose correlation is at
-    least as far from 0: two-sided, exact."""
+    """An exact, two-sided rank test.
+
+    correlation: Spearman's; nan if one side is constant. p: the share of all orders of y whose correlation is at least
+    as far from 0.
+    """
 
     correlation: float
     p: float
 
 
 def rank_test(x: Sequence[float], y: Sequence[float]) -> RankTest:
-    """Test whether y rises or falls with x. inf is a value like others. Raises ValueError for nan or over LARGEST
-    points."""
+    """Test whether y rises or falls with x. inf is a value like others.
+
+    Raises ValueError for nan or over LARGEST points.
+    """
     if len(x) != len(y) or not 2 <= len(x) <= LARGEST:
         raise ValueError(f"expected 2 to {LARGEST} pairs, found {len(x)} and {len(y)} numbers")
     if any(math.isnan(value) for value in (*x, *y)):

@@ -1,8 +1,8 @@
-"""Sweeps over one setting: from conf/experiment/sweep_*.yaml and the records of a budget to tables.
+"""Sweeps over one setting: tables from conf/experiment/sweep_*.yaml and the records of a budget.
 
-A sweep's cells are those of Table 2 with one or two settings changed. Which ones, its experiment file says; a record
-belongs to a sweep if and only if the file asks for its cell, up to the seed. Cells that lie in several sweeps, or in
-Table 2, are trained once.
+A sweep's cells are those of Table 2 with one or two settings changed, as its experiment file says. A record belongs to
+a sweep if and only if the file asks for its cell, up to the seed. Cells that lie in several sweeps, or in Table 2, are
+trained once.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Sweep:
     cells: Mapping[str, tuple[Any, ...]]
     """The sweep's values of the settings that tell Table 2's cells apart: dataset, activation, gpn, batch_norm."""
     axes: Mapping[str, tuple[Any, ...]]
-    """The settings that it is about, and their values: one with numbers, and perhaps one with words."""
+    """The settings that the sweep varies, and their values: one with numbers, and perhaps one with words."""
 
     @property
     def stem(self) -> str:
@@ -48,23 +48,23 @@ class Sweep:
 
     @property
     def x(self) -> str:
-        """The setting with numbers, the horizontal axis of its figure."""
+        """The setting with numbers: the horizontal axis of its figure."""
         return next(axis for axis, values in self.axes.items() if not isinstance(values[0], str))
 
     @property
     def across(self) -> str | None:
-        """The setting with words, if there is one, whose values have panels of their own."""
+        """The setting with words, if there is one; each of its values has a panel."""
         return next((axis for axis in self.axes if axis != self.x), None)
 
 
 def papers(setting: str) -> Any:
-    """The paper's own value (section 3.2)."""
+    """Return the paper's own value (section 3.2)."""
     return getattr(next(iter(table_configs(PAPER).values())), setting)
 
 
 @cache
 def sweeps() -> tuple[Sweep, ...]:
-    """Return all sweeps that conf/ has, by name."""
+    """Load all sweeps, by name."""
     register()
     found = []
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
@@ -82,7 +82,7 @@ def sweeps() -> tuple[Sweep, ...]:
 
 
 def expected(sweep: Sweep, budget: str) -> dict[str, dict[str, Any]]:
-    """Identity of each of its cells (see bsnn.results.grid.identity) -> `key` of Table 2 and the values of its axes."""
+    """Map each of its cells' identity (bsnn.results.grid.identity) to `key` of Table 2 and the values of its axes."""
     configs = table_configs(budget)
     cells = {}
     for key in itertools.starmap(Key, itertools.product(*(sweep.cells[name] for name in KEY))):
@@ -93,12 +93,11 @@ def expected(sweep: Sweep, budget: str) -> dict[str, dict[str, Any]]:
 
 
 def runs(sweep: Sweep, loaded: Results) -> pd.DataFrame:
-    """One row for each record of the sweep that has been trained: its axes and bsnn.results.grid.history at one
-    epoch.
+    """Make one row for each trained record of the sweep: its axes and bsnn.results.grid.history at one epoch.
 
-    That epoch is the largest that all of them have reached. Only of seeds that there are at every value of the axes, if
-    there are such: Table 2's cells may have more seeds than the others, and a mean over three beside a single run would
-    show a change where there is none.
+    That epoch is the largest that all of them have reached. Only seeds that exist at every value of the axes count, if
+    there are such seeds. Table 2's cells may have more seeds than the others, and a mean over three beside a single run
+    would show a change where there is none.
     """
     cells = expected(sweep, loaded.budget.name)
     rows = []
@@ -118,7 +117,7 @@ def runs(sweep: Sweep, loaded: Results) -> pd.DataFrame:
 
 
 def swept(loaded: Results) -> list[Record]:
-    """The records of sweeps that aren't Table 2's."""
+    """List the records of sweeps that aren't Table 2's."""
     if not loaded.others:
         return []
     mine = set().union(*(expected(sweep, loaded.budget.name) for sweep in sweeps()))
@@ -133,7 +132,7 @@ def so_far(table: pd.DataFrame) -> str:
 
 
 def varied(sweep: Sweep, table: pd.DataFrame) -> bool:
-    """Tell whether `runs` or `summary` has more than Table 2: several values of each of the sweep's settings."""
+    """True if `runs` or `summary` has more than Table 2: several values of each of the sweep's settings."""
     return all(table[axis].nunique() > 1 for axis in sweep.axes)
 
 
@@ -141,7 +140,7 @@ SUMMARY = ("status", "n", "test_mean", "test_sd", "train_mean", "train_sd", "ini
 
 
 def summary(sweep: Sweep, table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each cell that has a record, over its seeds.
+    """Make one row for each cell that has a record, over its seeds.
 
     status      ok | unfinished (the numbers are those after `epoch` epochs) | partly diverged (some seeds) | diverged |
                 crashed; n counts the seeds that did not diverge

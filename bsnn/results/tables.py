@@ -1,4 +1,4 @@
-"""A finished table: <path>.csv, the numbers, and <path>.json, its record, which holds the SHA-256 of the numbers.
+"""A finished table: <path>.csv holds the numbers, and <path>.json, its record, the SHA-256 of the numbers.
 
 A table that is being computed lies in <folder>/.unfinished/<name>/ instead, so that a finished one stays until the new
 one is whole. Tables whose settings are not the budget's own lie in <folder>/other_settings/.
@@ -20,19 +20,19 @@ from bsnn.files import read_json, write_json, write_text
 
 OTHER_SETTINGS = "other_settings"
 DIGITS = "%.12g"
-"""Format of numbers that are computed from records: processors add in different orders, and agree on so many digits."""
+"""Format of numbers computed from records: processors add in different orders, and agree on these digits."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A table as it lies on the disk."""
+    """A table as stored on disk."""
 
     record: dict[str, Any]
     text: str  # CSV
 
     @property
     def intact(self) -> bool:
-        """Tell whether the numbers are those that the record was written for. The first records had no digest."""
+        """True if the record was written for these numbers. The first records had no digest, and count as intact."""
         return self.record.get("sha256") in (None, digest(self.text))
 
 
@@ -50,12 +50,12 @@ def unfinished_folder(path: Path) -> Path:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Tell whether units of the table are there, but not yet the table."""
+    """True if units of the table exist, but not yet the table."""
     return any(unfinished_folder(path).glob("*.json"))
 
 
 def read(path: Path) -> Finished | None:
-    """The finished table; None if there is none. Raises UserError if its record isn't JSON."""
+    """Read the finished table; None if there is none. Raises UserError if its record isn't JSON."""
     table, facts = table_file(path), record_file(path)
     if not (table.exists() and facts.exists()):
         return None
@@ -67,8 +67,8 @@ def read(path: Path) -> Finished | None:
 def write(path: Path, text: str, record: Mapping[str, Any]) -> None:
     """Replace the table, then its record.
 
-    A process killed in between leaves the new numbers beside the old record, whose digest isn't theirs. Records of
-    before there were digests go first: nothing would tell that they belong to other numbers.
+    A process killed in between leaves the new numbers beside the old record, whose digest differs from theirs. A record
+    without a digest is removed first: nothing would tell that it belongs to other numbers.
     """
     facts = record_file(path)
     if facts.exists() and "sha256" not in read_json(facts):
@@ -78,7 +78,7 @@ def write(path: Path, text: str, record: Mapping[str, Any]) -> None:
 
 
 def others(path: Path) -> list[Path]:
-    """The finished tables of this name with other settings than the budget's own."""
+    """List the finished tables of this name with other settings than the budget's own."""
     folder = path.parent / OTHER_SETTINGS
     found = (one.with_name(one.name.removesuffix(".json")) for one in sorted(folder.glob(f"{path.name}-*.json")))
     return [one for one in found if read(one) is not None]
@@ -99,7 +99,7 @@ class Table:
 
 
 def load(path: Path, command: str) -> Table:
-    """`path`.csv and .json. Raises UserError, with the command to run, if they are missing, unfinished or damaged."""
+    """Load `path`.csv and .json. Raises UserError, with the command to run, if missing, unfinished or damaged."""
     found, table = read(path), table_file(path)
     if found is None:
         missing = [file for file in (table, record_file(path)) if not file.exists()]
@@ -118,11 +118,11 @@ def load(path: Path, command: str) -> Table:
 
 
 def load_finished(path: Path, command: str) -> Table | None:
-    """Load a table like `load`; None if it isn't there or isn't finished."""
+    """Load a table; None if it isn't there or isn't finished. Raises UserError if it is damaged."""
     return None if read(path) is None else load(path, command)
 
 
 def command(module: str, choice: str, folder: Path) -> str:
-    """The command that computes a table into the budget's folder; `choice`: the override that says which one."""
+    """Return the command that computes a table into the budget's folder; `choice`: the override that selects it."""
     text = f"python -m experiments.{module} {choice} budget={folder.name}"
     return text if folder.parent.name == "results" else f"{text} results_dir={folder.parent}"

@@ -1,4 +1,4 @@
-"""Judge a claim by checks, each true, false or without data, from which a verdict follows by rule.
+"""The judgement of claims: checks, each true, false or without data, and a verdict that follows from them by rule.
 
 A claim has parts, a part has checks (one for each dataset and function, say). The verdict on a part:
 
@@ -10,8 +10,8 @@ A claim has parts, a part has checks (one for each dataset and function, say). T
     not tested  checks without data could still change the word
 
 The claim as a whole is refuted if a part is; else not shown if a part is; else not tested if a part is; else mixed if a
-part is; else confirmed. Every check says whether it is settled. As long as one isn't, the verdict is one so far; on
-networks other than the paper's it is one at this budget.
+part is; else confirmed. Every check says whether it is settled. As long as one isn't, the verdict holds "so far"; on
+networks other than the paper's it holds "at this budget".
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ import pandas as pd
 Outcome = Literal["confirmed", "mixed", "not shown", "refuted", "not tested"]
 
 MIXED_SHARE = 0.5
-"""A claim about every function is strictly refuted by one exception; while it holds in most cases "mixed" says more."""
+"""One exception strictly refutes a claim about every function; if it holds in most cases, "mixed" says more."""
 
 
 @dataclass(frozen=True)
 class Check:
     """One comparison. `holds` is None where there is no data, `applies` False where the claim says nothing.
 
-    after: how far the networks were trained: "8 of 50 epochs".
+    after: the length of the networks' training: "8 of 50 epochs".
     settled: whether both answers are final, so that more training of these networks can't change them.
     """
 
@@ -56,18 +56,18 @@ class Part:
 
     @property
     def counts(self) -> tuple[int, int, int]:
-        """Count the checks that hold, fail, lack data."""
+        """The numbers of checks that hold, fail and lack data."""
         outcomes = [check.holds for check in self.checks if check.applies]
         return outcomes.count(True), outcomes.count(False), outcomes.count(None)
 
     @property
     def unsettled(self) -> int:
-        """Count the answers that may still change."""
+        """The number of answers that may still change."""
         return sum(not check.settled and not check.lacks_data for check in self.checks)
 
     @property
     def after(self) -> str:
-        """Say how far the networks of its checks are trained."""
+        """The training of the networks of its checks: "8 of 50 epochs"."""
         return ", ".join(dict.fromkeys(check.after for check in self.checks if check.after))
 
     @property
@@ -85,7 +85,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, judged. papers_size: whether the networks have the paper's size and are to be trained as long."""
+    """A judged claim. papers_size: True if the networks have the paper's size and will be trained as long."""
 
     number: int
     claim: str
@@ -104,11 +104,11 @@ class Verdict:
 
     @property
     def suffix(self) -> str:
-        """Words to add to an outcome that isn't final: " so far", " at this budget"."""
+        """Addition to an outcome that isn't final: " so far", " at this budget"."""
         return self._suffix(self.outcome, any(part.unsettled for part in self.parts))
 
     def suffix_of(self, part: Part) -> str:
-        """Return the suffix of one part's outcome."""
+        """Return the addition to the outcome of one part."""
         return self._suffix(part.outcome, part.unsettled > 0)
 
     def _suffix(self, outcome: Outcome, unsettled: bool) -> str:
@@ -118,7 +118,7 @@ class Verdict:
 
     @property
     def reason(self) -> str:
-        """Reason why the verdict isn't final yet; empty if it is."""
+        """The reason why the verdict isn't final yet; empty if it is."""
         if self.not_tested_because:
             return self.not_tested_because
         if self.outcome == "refuted":
@@ -135,7 +135,7 @@ class Verdict:
         return ", and ".join(reasons)
 
     def table(self) -> pd.DataFrame:
-        """One row for each check."""
+        """Make one row for each check."""
         rows = [
             {
                 "claim": self.number,
@@ -171,7 +171,7 @@ COLUMNS = ["claim", "part", "subject", "after", "measured", "required", "holds",
 
 
 def _word(held: int, failed: int) -> Outcome:
-    """The word for so many checks, were all of them settled."""
+    """Return the word for these numbers of checks, as if all were settled."""
     if held + failed == 0:
         return "not tested"
     if failed == 0:

@@ -1,1 +1,1 @@
-"""Covariance maps of wide layers and what they bound ("Gradient explosion and representation shrinkage")."""
+"""Covariance maps of wide layers and the bounds they give ("Gradient explosion and representation shrinkage")."""

@@ -1,4 +1,4 @@
-"""The map P by which a wide random layer changes the correlation of two inputs, its phases and its fixed point.
+"""The correlation of two inputs in wide random layers: the map P, its phases and its fixed point.
 
 Equations 2.2-2.4 and observation 1 of "Gradient explosion and representation shrinkage in infinite networks" (ICLR 2022
 submission). A layer y = W phi(z) / sqrt(N) + b, entries of W and b of variance sigma_w^2 and sigma_b^2, followed by a
@@ -30,12 +30,13 @@ from bsnn.shrinkage.covariance import correlations, covariance_of, distances, ga
 __all__ = ["CorrelationMap", "critical", "gaussian_covariance", "series_map"]
 
 PHASE_TOLERANCE = 1e-9
-"""Distance from 1 within which P'(1) counts as 1."""
+"""P'(1) counts as 1 if it is nearer to 1 than this."""
 
 
 class CorrelationMap:
-    """P of one layer (equation 2.3). phi, kinks: as for `bsnn.shrinkage.covariance.covariance_of`; GPN modules among
-    them.
+    """The map P of one layer (equation 2.3).
+
+    phi, kinks: as for `bsnn.shrinkage.covariance.covariance_of`, which also takes GPN modules.
 
     Tensors are float64 on the CPU, of the argument's shape. Where rho is near 1, `distance` and `iterate_distance` work
     with 1 - rho, to a relative error of about 1e-9 down to 1e-12; `__call__` and `iterate` can't be better than 1e-16.
@@ -60,32 +61,32 @@ class CorrelationMap:
         self._scale = sigma_w**2 / variance
 
     def __call__(self, rho: Tensor | float) -> Tensor:
-        """P(rho)."""
+        """Compute P(rho)."""
         return 1 - self.distance(1 - correlations(rho))
 
     def distance(self, distance: Tensor | float) -> Tensor:
-        """1 - P(1 - distance)."""
+        """Compute 1 - P(1 - distance)."""
         return self._scale * self.covariance.gap(distances(distance))
 
     def derivative(self, rho: Tensor | float) -> Tensor:
-        """P'(rho) = sigma_w^2 C[phi'|rho] / (sigma_b^2 + sigma_w^2 C[phi|1])."""
+        """Compute P'(rho) = sigma_w^2 C[phi'|rho] / (sigma_b^2 + sigma_w^2 C[phi|1])."""
         lost = self.covariance.slope_gap(1 - correlations(rho))
         return self._scale * (self.covariance.slope_second - lost)
 
     @property
     def slope(self) -> float:
-        """P'(1), the mean square gain of a small difference in one layer."""
+        """The slope P'(1), the mean square gain of a small difference in one layer."""
         return self._scale * self.covariance.slope_second
 
     @property
     def phase(self) -> str:
-        """ordered, critical or chaotic: P'(1) below, at or above 1."""
+        """The phase, ordered, critical or chaotic: P'(1) below, at or above 1."""
         if abs(self.slope - 1) <= PHASE_TOLERANCE:
             return "critical"
         return "ordered" if self.slope < 1 else "chaotic"
 
     def fixed_point(self) -> float:
-        """The fixed point in [0, 1] that attracts (observation 1): 1 unless chaotic.
+        """Find the attracting fixed point in [0, 1] (observation 1): 1 unless chaotic.
 
         Raises ValueError for the identity map, which leaves every correlation as it is.
         """
@@ -101,15 +102,15 @@ class CorrelationMap:
 
         if excess(1.0) >= -1e-15:  # P(0) = 0: phi has no mean and there is no bias
             return 0.0
-        nearest = 1e-12  # a fixed point nearer to 1 than this is 1 to P'(1)'s own rounding
+        nearest = 1e-12  # a fixed point nearer to 1 equals 1 within the rounding of P'(1)
         return 1.0 if excess(nearest) <= 0 else 1 - float(brentq(excess, nearest, 1.0, xtol=1e-15, rtol=1e-13))
 
     def iterate(self, rho: Tensor | float, depth: int) -> Tensor:
-        """Correlations after 0, 1, ..., depth layers: (depth + 1, *rho.shape)."""
+        """Compute correlations after 0, 1, ..., depth layers: (depth + 1, *rho.shape)."""
         return 1 - self.iterate_distance(1 - correlations(rho), depth)
 
     def iterate_distance(self, distance: Tensor | float, depth: int) -> Tensor:
-        """1 - rho after 0, 1, ..., depth layers: (depth + 1, *distance.shape)."""
+        """Compute 1 - rho after 0, 1, ..., depth layers: (depth + 1, *distance.shape)."""
         layers = [distances(distance)]
         for _ in range(depth):
             layers.append(self.distance(layers[-1].clamp(max=2.0)))
@@ -117,12 +118,12 @@ class CorrelationMap:
 
 
 def critical(phi: Phi, kinks: Sequence[float] = ()) -> tuple[float, float]:
-    """(sigma_w, sigma_b) with P'(1) = 1 and pre-activations of variance 1: sigma_w^2 = 1 / E phi'^2.
+    """Compute (sigma_w, sigma_b) with P'(1) = 1 and pre-activations of variance 1: sigma_w^2 = 1 / E phi'^2.
 
     sigma_b^2 / sigma_w^2 = E phi'^2 - E phi^2: 0 for ReLU and leaky ReLU, 2 / pi (2 / sqrt 5 - arctan(2 / sqrt 5)) for
     erf, 0 for every GPN function, where sigma_w = 1 as well.
 
-    Raises ValueError where there is none: E phi^2 > E phi'^2 (phi has a large mean), or phi' = 0.
+    Raises ValueError if there are none: E phi^2 > E phi'^2 (phi has a large mean), or phi' = 0.
     """
     moments = gaussian_moments(phi, kinks)
     second, slope = moments.second, moments.derivative_second
@@ -136,7 +137,7 @@ def critical(phi: Phi, kinks: Sequence[float] = ()) -> tuple[float, float]:
 
 
 def series_map(coefficients: Tensor, rho: Tensor | float, sigma_w: float = 1.0, sigma_b: float = 0.0) -> Tensor:
-    """P(rho) from normalised Hermite coefficients a_0, a_1, ..., a_K of phi (`bsnn.theory.hermite`), equation 2.4.
+    """Compute P(rho) from normalised Hermite coefficients a_0, ..., a_K of phi (`bsnn.theory.hermite`), equation 2.4.
 
         P(rho) = (sigma_b^2 + sigma_w^2 sum_k a_k^2 rho^k) / (sigma_b^2 + sigma_w^2 sum_k a_k^2)
 

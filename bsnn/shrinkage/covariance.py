@@ -1,8 +1,8 @@
 """The Gaussian covariance C[phi|rho] = E phi(x) phi(y), x and y standard normal with correlation rho, for any phi.
 
 Defined in section 2.1 of "Gradient explosion and representation shrinkage in infinite networks" (ICLR 2022 submission),
-closed forms from its appendix B. Deep networks live near rho = 1, where C[phi|1] - C[phi|rho] loses all its digits. So
-what is computed, by every route here, is that gap as a function of the distance 1 - rho:
+with closed forms in its appendix B. In deep networks rho is near 1, where C[phi|1] - C[phi|rho] loses all its digits.
+So every route here computes that gap as a function of the distance 1 - rho:
 
     gap(d) = C[phi|1] - C[phi|1 - d] = E (phi(x) - phi(y))^2 / 2,      d in [0, 2]
 
@@ -26,15 +26,15 @@ from bsnn.panels import NotResolvedError, breaks, cuts, first_edges, gauss
 from bsnn.quadrature import Phi, analyse, float64_phi, gaussian_moments, name_of, root_density
 
 _RANGE = 10.0  # the density there is 1e-22: enough for phi of polynomial growth
-_SMOOTH = 1e-7  # what a panel's polynomial may miss, relative; squared it is the error of the integrals
+_SMOOTH = 1e-7  # a panel's polynomial may miss by this, relative; the integrals' error is its square
 _MAX_BREAKS = 48
 _SHIFT = 0.01287  # of the first panels, so that bends at round numbers lie inside one
-_AGREE = 1e-11  # how well gap(1) has to be the variance
+_AGREE = 1e-11  # gap(1) must be the variance to this accuracy
 
 
 @dataclass(frozen=True)
 class Covariance:
-    """C[phi|.] and C[phi'|.] of one phi: second = C[phi|1], slope_second = C[phi'|1], and what is lost at a distance.
+    """C[phi|.] and C[phi'|.] of one phi: second = C[phi|1], slope_second = C[phi'|1], and the loss with distance.
 
     gap: d -> C[phi|1] - C[phi|1 - d]; slope_gap: d -> C[phi'|1] - C[phi'|1 - d]. Both map float64 tensors elementwise.
     """
@@ -48,7 +48,7 @@ class Covariance:
 def gaussian_covariance(
     phi: Phi, rho: Tensor | float, kinks: Sequence[float] = (), closed_forms: bool = True
 ) -> Tensor:
-    """C[phi|rho] for an elementwise phi, to about 1e-12 of E phi^2: a float64 tensor of rho's shape, rho in [-1, 1].
+    """Compute C[phi|rho] for an elementwise phi, to about 1e-12 of E phi^2: float64, rho's shape, rho in [-1, 1].
 
     kinks: see `covariance_of`. closed_forms=False takes the numerical route for every phi.
     """
@@ -57,12 +57,12 @@ def gaussian_covariance(
 
 
 def covariance_of(phi: Phi, kinks: Sequence[float] = (), closed_forms: bool = True) -> Covariance:
-    """The covariance of phi: closed form for ReLU, leaky ReLU, erf, identity and GPN versions of them, else numbers.
+    """Compute phi's covariance: closed form for ReLU, leaky ReLU, erf, identity and GPN versions of them, else numbers.
 
-    phi: as for `bsnn.quadrature.gaussian_moments`, of at most polynomial growth. Kinks and jumps of phi are found; they
-    need be listed only where phi changes within much less than 0.1 and back. A distance costs milliseconds.
+    phi: as for `bsnn.quadrature.gaussian_moments`, of at most polynomial growth. Kinks and jumps of phi are found. List
+    only those where phi changes and returns within much less than 0.1. A distance costs milliseconds.
 
-    Raises ValueError for what isn't such a function.
+    Raises ValueError for anything but such a function.
     """
     if isinstance(phi, GPN):  # a f + b
         inner, scale, moments = covariance_of(phi.phi, kinks, closed_forms), phi.a**2, gaussian_moments(phi, kinks)
@@ -77,32 +77,35 @@ def covariance_of(phi: Phi, kinks: Sequence[float] = (), closed_forms: bool = Tr
 
 
 def correlations(rho: Tensor | float) -> Tensor:
-    """rho as a float64 tensor on the CPU. Raises ValueError outside of [-1, 1]."""
+    """Return rho as a float64 tensor on the CPU. Raises ValueError outside of [-1, 1]."""
     return _within(rho, -1.0, 1.0, "a correlation")
 
 
 def distances(distance: Tensor | float) -> Tensor:
-    """1 - rho as a float64 tensor on the CPU. Raises ValueError outside of [0, 2]."""
+    """Return 1 - rho as a float64 tensor on the CPU. Raises ValueError outside of [0, 2]."""
     return _within(distance, 0.0, 2.0, "1 - rho")
 
 
 def relu_covariance(rho: Tensor | float) -> Tensor:
-    """(sin t + (pi - t) cos t) / (2 pi) with t = arccos rho."""
+    """Compute (sin t + (pi - t) cos t) / (2 pi) with t = arccos rho."""
     return 0.5 - relu_gap(1 - correlations(rho))
 
 
 def leaky_relu_covariance(rho: Tensor | float, slope: float) -> Tensor:
-    """slope rho + (1 - slope)^2 C[ReLU|rho]: leaky ReLU is slope x + (1 - slope) ReLU(x), and E x ReLU(y) = rho / 2."""
+    """Compute slope rho + (1 - slope)^2 C[ReLU|rho].
+
+    Leaky ReLU is slope x + (1 - slope) ReLU(x), and E x ReLU(y) = rho / 2.
+    """
     return slope * correlations(rho) + (1 - slope) ** 2 * relu_covariance(rho)
 
 
 def erf_covariance(rho: Tensor | float) -> Tensor:
-    """2 / pi arcsin(2 rho / 3) = 2 / pi arctan(2 rho / sqrt(9 - 4 rho^2))."""
+    """Compute 2 / pi arcsin(2 rho / 3) = 2 / pi arctan(2 rho / sqrt(9 - 4 rho^2))."""
     return 2 / math.pi * torch.asin(2 * correlations(rho) / 3)
 
 
 def relu_gap(distance: Tensor | float) -> Tensor:
-    """C[ReLU|1] - C[ReLU|1 - d] = d / 2 - (sin t - t cos t) / (2 pi)."""
+    """Compute C[ReLU|1] - C[ReLU|1 - d] = d / 2 - (sin t - t cos t) / (2 pi)."""
     d = distances(distance)
     t = _angle(d)
     # sin t - t cos t ~ t^3 / 3 cancels; its series, sum_n (-1)^(n+1) 2n t^(2n+1) / (2n+1)!, doesn't
@@ -111,12 +114,12 @@ def relu_gap(distance: Tensor | float) -> Tensor:
 
 
 def relu_slope_gap(distance: Tensor | float) -> Tensor:
-    """C[step|1] - C[step|1 - d] = t / (2 pi)."""
+    """Compute C[step|1] - C[step|1 - d] = t / (2 pi)."""
     return _angle(distances(distance)) / (2 * math.pi)
 
 
 def erf_gap(distance: Tensor | float) -> Tensor:
-    """C[erf|1] - C[erf|1 - d] = 2 / pi (A - B) with sin A = 2 / 3, sin B = 2 (1 - d) / 3.
+    """Compute C[erf|1] - C[erf|1 - d] = 2 / pi (A - B) with sin A = 2 / 3, sin B = 2 (1 - d) / 3.
 
     sin A - sin B = 2 cos((A + B) / 2) sin((A - B) / 2) gives A - B without cancellation.
     """
@@ -126,7 +129,7 @@ def erf_gap(distance: Tensor | float) -> Tensor:
 
 
 def erf_slope_gap(distance: Tensor | float) -> Tensor:
-    """C[erf'|1] - C[erf'|1 - d], C[erf'|rho] = 4 / (pi sqrt(9 - 4 rho^2))."""
+    """Compute C[erf'|1] - C[erf'|1 - d], C[erf'|rho] = 4 / (pi sqrt(9 - 4 rho^2))."""
     d = distances(distance)
     root = torch.sqrt(9 - 4 * (1 - d) ** 2)
     # 1 / sqrt 5 - 1 / root, over a common denominator: root^2 - 5 = 4 d (2 - d)
@@ -154,7 +157,7 @@ def _closed_form(phi: Phi) -> Covariance | None:
 
 
 def _numerical(phi: Phi, kinks: Sequence[float]) -> Covariance:
-    found = analyse(phi, kinks)  # says what is wrong with phi, if anything is
+    found = analyse(phi, kinks)  # raises an error if phi is unsuitable
     moments = found.of(phi)
     function = float64_phi(phi)
 
@@ -165,7 +168,7 @@ def _numerical(phi: Phi, kinks: Sequence[float]) -> Covariance:
     def slope(x: Tensor) -> Tensor:
         return value_and_slope(function, x)[1]
 
-    # phi and phi' are resolved to a share of what makes them differ from a line, or else of the whole
+    # phi and phi' are resolved to a share of their difference from a line, or else of the whole.
     sizes = (found.residual, found.moments.second), (found.residual_slope, found.moments.derivative_second)
     scales = [2.0**found.exponent * max(math.sqrt(rest), 1e-7 * math.sqrt(whole)) or 1.0 for rest, whole in sizes]
     places = _breaks(phi, function, kinks, torch.tensor(scales, dtype=torch.float64, device="cpu"))
@@ -175,7 +178,7 @@ def _numerical(phi: Phi, kinks: Sequence[float]) -> Covariance:
         lambda distance: _gaps(value, places, distances(distance)),
         lambda distance: _gaps(slope, places, distances(distance)),
     )
-    # x and y are independent at distance 1: both gaps are variances, which quadrature knows apart from all this.
+    # x and y are independent at distance 1: both gaps are variances, which quadrature computes independently.
     one, mean_slope = torch.ones(1, dtype=torch.float64, device="cpu"), 2.0**found.exponent * found.mean_slope
     for gap, mean, second in (
         (covariance.gap, moments.mean, moments.second),
@@ -197,11 +200,11 @@ def _gaps(f: Phi, breaks: Tensor, distance: Tensor) -> Tensor:
 
 
 def _gap(f: Phi, breaks: Tensor, d: float) -> float:
-    """E (f(x) - f(y))^2 / 2 by products of Gauss-Legendre rules.
+    """Compute E (f(x) - f(y))^2 / 2 by products of Gauss-Legendre rules.
 
-    x = c u + s v and y = c u - s v with independent normal u, v, where c^2 = 1 - d/2, s^2 = d/2. The inner integral is
-    over the one of larger weight and is split where x or y crosses a break of f, the outer one where two such places
-    meet. The integrand is even in v.
+    x = c u + s v and y = c u - s v with independent normal u, v, where c^2 = 1 - d/2, s^2 = d/2. The inner integral
+    runs over the variable of larger weight and is split where x or y crosses a break of f. The outer one is split where
+    two such places meet. The integrand is even in v.
     """
     if d == 0:
         return 0.0
@@ -224,7 +227,7 @@ def _gap(f: Phi, breaks: Tensor, d: float) -> float:
 
 
 def _rule(start: float, breaks_XE: Tensor) -> tuple[Tensor, Tensor]:
-    """Nodes and weights for the standard normal density on [start, 10], split at breaks: (X, panels, nodes) each."""
+    """Compute nodes and weights for the normal density on [start, 10], split at breaks: (X, panels, nodes) each."""
     rows = breaks_XE.shape[0]
     grid = torch.linspace(start, _RANGE, round(_RANGE - start) + 1, dtype=torch.float64, device="cpu")
     if rows == 1:
@@ -236,11 +239,11 @@ def _rule(start: float, breaks_XE: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _breaks(phi: Phi, function: Phi, kinks: Sequence[float], scales: Tensor) -> Tensor:
-    """Find where to split integrals of phi: its kinks and jumps, and ends of panels where it is steep; sorted."""
+    """Find where integrals with phi are split: its kinks and jumps, and ends of panels where it is steep; sorted."""
     reach = math.sqrt(2) * _RANGE
 
     def components(x: Tensor) -> Tensor:
-        """phi and phi', measured by `scales` in the Gaussian L2 norm: (N, 2)."""
+        """Compute phi and phi', measured by `scales` in the Gaussian L2 norm: (N, 2)."""
         return torch.stack(value_and_slope(function, x), dim=1) * root_density(x).unsqueeze(1) / scales
 
     known = [float(kink) for kink in kinks if abs(kink) < reach]
@@ -262,7 +265,7 @@ def _breaks(phi: Phi, function: Phi, kinks: Sequence[float], scales: Tensor) -> 
 
 
 def _angle(distance: Tensor) -> Tensor:
-    """t = arccos(1 - d), accurate for small d."""
+    """Compute t = arccos(1 - d), accurate for small d."""
     return 2 * torch.asin(torch.sqrt(distance / 2).clamp(max=1.0))
 
 

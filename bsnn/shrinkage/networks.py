@@ -6,9 +6,9 @@ sqrt(N):
     z_l = sqrt(N) y_l / |y_l|,   y_l = W_l phi_l(z_(l-1)) / sqrt(N_(l-1)) + b_l                       (2.1)
     z_l = sqrt(N) Y_l / |Y_l|,   Y_l = z_(l-1) + V_l phi_l(sqrt(M) U_l z_(l-1) / |U_l z_(l-1)|) / sqrt(M)
 
-entries of W, b, V of variance sigma_w^2, sigma_b^2, sigma^2, of U of variance 1. The first layer, an embedding, has the
-identity for phi. Layers are modules, so that a network is an nn.Sequential; a deep one can also be made layer by layer
-and thrown away (`states`).
+Entries of W, b, V have variance sigma_w^2, sigma_b^2, sigma^2, those of U variance 1. The first layer, an embedding,
+has the identity for phi. Layers are modules, so a network is an nn.Sequential. A deep one can also be made layer by
+layer, each dropped after use (`states`).
 
 Shapes in names: B inputs, N width, M width inside of a residual block.
 """
@@ -27,13 +27,13 @@ from bsnn.randomness import device_of
 
 
 def normalised(y: Tensor) -> Tensor:
-    """sqrt(N) y / |y|, along the last axis: mean square 1, the mean itself stays."""
+    """Compute sqrt(N) y / |y| along the last axis: mean square 1; the mean itself stays."""
     length: Tensor = torch.linalg.vector_norm(y, dim=-1, keepdim=True)
     return y * (math.sqrt(y.shape[-1]) / length)
 
 
 class NormalisedLayer(nn.Module):
-    """Equation 2.1. weight (N_out, N_in) and bias (N_out,) are the source's W and b; no bias where sigma_b = 0."""
+    """Equation 2.1. weight (N_out, N_in) and bias (N_out,) are the source's W and b; no bias if sigma_b = 0."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class NormalisedLayer(nn.Module):
             self.bias = nn.Parameter(bias.mul_(sigma_b))
 
     def affine(self, x: Tensor) -> Tensor:
-        """W x / sqrt(N_in) + b."""
+        """Compute W x / sqrt(N_in) + b."""
         return nn.functional.linear(x / math.sqrt(x.shape[-1]), self.weight, self.bias)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ class NormalisedResidualBlock(nn.Module):
 
 
 class AffineLayer(nn.Module):
-    """z -> normalised(W z + b): what a block of layers is replaced by in section 4.2, `linearised`."""
+    """The layer z -> normalised(W z + b), which replaces a block of layers in section 4.2 (`linearised`)."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class AffineLayer(nn.Module):
 
 
 def linearised(block: Sequence[NormalisedLayer], centre_N: Tensor) -> AffineLayer:
-    """The affine map with the value and the Jacobian of `block` at `centre_N`, and a normalisation like the block's."""
+    """Make the affine map with `block`'s value and Jacobian at `centre_N`, and a normalisation like the block's."""
     with torch.no_grad():
         *_, jacobian = jacobians(block, centre_N)
         *_, value_N = states(block, centre_N)
@@ -110,7 +110,7 @@ def linearised(block: Sequence[NormalisedLayer], centre_N: Tensor) -> AffineLaye
 
 
 def states(layers: Iterable[Callable[[Tensor], Tensor]], z_BN: Tensor) -> Iterator[Tensor]:
-    """z_0, z_1, ...: the inputs and what each layer in turn makes of them. `layers` may be made while it is read."""
+    """Yield z_0, z_1, ...: the inputs and the output of each layer. `layers` may be made while it is read."""
     yield z_BN
     for layer in layers:
         z_BN = layer(z_BN)
@@ -118,12 +118,12 @@ def states(layers: Iterable[Callable[[Tensor], Tensor]], z_BN: Tensor) -> Iterat
 
 
 def distance(first: Tensor, second: Tensor) -> Tensor:
-    """1 - rho of normalised signals, as |first - second|^2 / (2 N) along the last axis: no cancellation; float64."""
+    """Compute 1 - rho of normalised signals as |first - second|^2 / (2 N), last axis: no cancellation; float64."""
     return (first - second).square().sum(-1, dtype=torch.float64) / (2 * first.shape[-1])
 
 
 def pairs(rho: Iterable[float], width: int, generator: torch.Generator, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Random normalised inputs x and y (B, N), their correlations exactly rho (up to rounding)."""
+    """Draw normalised inputs x and y (B, N) whose correlations are exactly rho (up to rounding)."""
     rho_B1 = torch.tensor(list(rho), dtype=torch.float64, device=generator.device)[:, None]
     x, other = torch.randn(2, len(rho_B1), width, generator=generator, dtype=torch.float64, device=generator.device)
     x = normalised(x)
@@ -134,7 +134,7 @@ def pairs(rho: Iterable[float], width: int, generator: torch.Generator, dtype: t
 
 @torch.no_grad()
 def jacobians(layers: Iterable[NormalisedLayer], z_N: Tensor) -> Iterator[Tensor]:
-    """dz_l/dz_0 at z_N for l = 1, 2, ...: (N_l, N_0) each, by the chain rule.
+    """Yield dz_l/dz_0 at z_N for l = 1, 2, ...: (N_l, N_0) each, by the chain rule.
 
     Normalisation projects: dz = sqrt(N) / |y| (I - z z^T / N) dy. So each has rank N - 1 at most.
     """
@@ -153,7 +153,7 @@ def jacobians(layers: Iterable[NormalisedLayer], z_N: Tensor) -> Iterator[Tensor
 def farthest_pair(
     network: Callable[[Tensor], Tensor], x_BN: Tensor, y_BN: Tensor, steps: int, learning_rate: float
 ) -> Tensor:
-    """The largest 1 - rho that gradient ascent on the inputs finds at the output of a frozen network, per start: (B,).
+    """Find the largest 1 - rho at a frozen network's output by gradient ascent on the inputs, per start: (B,).
 
     Adam on both inputs, kept normalised, maximises log(1 - rho). The best value on the way counts, the start included,
     so it is a lower bound of the true maximum.

@@ -1,8 +1,8 @@
 """Skimming: a block of layers whose inputs all lie in a narrow cone is replaced by its linearisation (section 4.2).
 
 "Gradient explosion and representation shrinkage in infinite networks" (ICLR 2022 submission), Figure 4: 82 critically
-initialised layers, ReLU and erf in turn, against the same network with 16 of them made one, 67 layers; both trained on
-the same batches.
+initialised layers, ReLU and erf in turn, are compared with the same network in which one layer replaces 16 of them, 67
+layers. Both are trained on the same batches.
 
     full = alternating_network(784, 10, width=1024, depth=82, generator=stream)
     skimmed = skim(full, slice(41, 57), normalised(x_BN))
@@ -23,7 +23,7 @@ from bsnn.shrinkage.networks import NormalisedLayer, linearised, normalised, sta
 
 
 class Readout(NormalisedLayer):
-    """The last layer: as the others, without the normalisation, so that logits can grow."""
+    """The last layer: like the others, but without the normalisation, so that logits can grow."""
 
     def forward(self, z: Tensor) -> Tensor:
         return self.affine(self.phi(z))
@@ -32,7 +32,7 @@ class Readout(NormalisedLayer):
 def alternating_network(
     in_features: int, out_features: int, width: int, depth: int, generator: torch.Generator
 ) -> nn.Sequential:
-    """`depth` layers: an embedding (identity), then ReLU and erf in turn, each critical; the last is a `Readout`.
+    """Make `depth` layers: an embedding (identity), then ReLU and erf in turn, each critical; the last is a `Readout`.
 
     Its inputs must be `normalised`.
     """
@@ -46,7 +46,7 @@ def alternating_network(
 
 
 def infinite_distances(depth: int) -> list[float]:
-    """1 - rho after 0, 1, ..., depth - 1 layers of an infinitely wide `alternating_network`, from opposite inputs."""
+    """Compute 1 - rho after 0, ..., depth - 1 layers of an `alternating_network` of infinite width; opposite inputs."""
     maps = [CorrelationMap(phi, *critical(phi)) for phi in (torch.erf, torch.relu)]
     found = [2.0, 2.0]  # the embedding changes nothing
     for number in range(1, depth - 1):
@@ -55,10 +55,10 @@ def infinite_distances(depth: int) -> list[float]:
 
 
 def skim(network: nn.Sequential, block: slice, inputs_BN: Tensor) -> nn.Sequential:
-    """A copy of the network in which the layers `block` are one affine layer: their linearisation.
+    """Copy the network with one affine layer in place of the layers `block`: their linearisation.
 
-    It is taken at the middle of the cone, the normalised mean of what enters the block for these inputs. Other layers
-    have the same weights, in memory of their own.
+    It is taken at the middle of the cone: the normalised mean of the block's inputs when the network's are inputs_BN.
+    Other layers have the same weights, in memory of their own.
     """
     layers: list[Any] = list(copy.deepcopy(network))
     with torch.no_grad():
@@ -71,7 +71,7 @@ def skim(network: nn.Sequential, block: slice, inputs_BN: Tensor) -> nn.Sequenti
 def train(
     network: nn.Sequential, batches: Iterable[tuple[Tensor, Tensor]], learning_rate: float, momentum: float
 ) -> Iterator[float]:
-    """One step of SGD a batch, on the cross-entropy; yields the loss before each step."""
+    """Take one step of SGD for each batch, on the cross-entropy; yields the loss before each step."""
     optimiser = torch.optim.SGD(network.parameters(), lr=learning_rate, momentum=momentum)
     for x_BN, label_B in batches:
         loss = F.cross_entropy(network(normalised(x_BN)), label_B)
@@ -83,7 +83,7 @@ def train(
 
 @torch.no_grad()
 def accuracy(network: nn.Sequential, x_BN: Tensor, label_B: Tensor) -> float:
-    """Share of inputs whose largest logit is their label's."""
+    """Compute the share of inputs whose largest logit is their label's."""
     hits = [
         (network(normalised(x)).argmax(1) == label).sum()
         for x, label in zip(x_BN.split(2000), label_B.split(2000), strict=True)
@@ -93,7 +93,7 @@ def accuracy(network: nn.Sequential, x_BN: Tensor, label_B: Tensor) -> float:
 
 @torch.no_grad()
 def distances_by_layer(network: nn.Sequential, x_BN: Tensor) -> list[Tensor]:
-    """1 - rho of every pair of inputs before the first layer and after each but the last: (B (B - 1) / 2,) each."""
+    """Compute 1 - rho of every pair of inputs before layer 1 and after each but the last: (B (B - 1) / 2,) each."""
     first, second = torch.triu_indices(len(x_BN), len(x_BN), offset=1)
     found = []
     for z_BN in states(network[:-1], normalised(x_BN)):
@@ -103,7 +103,7 @@ def distances_by_layer(network: nn.Sequential, x_BN: Tensor) -> list[Tensor]:
 
 
 def displacement_correlation(before: Sequence[Tensor], first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
-    """Pearson's correlation of two copies' parameters, each less `before`; nan if one of them hasn't moved."""
+    """Correlate (Pearson) two copies' parameters, each less `before`; nan if one of them hasn't moved."""
     moves = [
         torch.cat([(moved - start).detach().flatten().double() for moved, start in zip(after, before, strict=True)])
         for after in (first, second)

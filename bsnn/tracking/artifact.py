@@ -1,4 +1,4 @@
-"""Upload what was made from the records as one artifact of Weights & Biases: tables, figures, report, provenance.
+"""The files made from the records, as one artifact of Weights & Biases: tables, figures, report, provenance.
 
 The run results-<budget> holds the figures as images, which a report of W&B can show, and logs the artifact of the same
 name. It carries no budget in its config, so that no chart takes it for a training.
@@ -31,13 +31,13 @@ def run_name(budget: str) -> str:
 
 
 def files(folder: Path) -> list[Path]:
-    """Tables, figures, report and provenance of a budget, and of each study beside it; not the records."""
+    """List tables, figures, report and provenance of a budget, and of each study beside it; not the records."""
     found = [*folder.glob("*"), *folder.glob("*/report.md"), *folder.glob("*/statements.csv")]
     return sorted(path for path in found if path.suffix in SUFFIXES and path.is_file())
 
 
 def metadata(folder: Path, headline: str) -> dict[str, Any]:
-    """Describe the files' origin: the commits, devices and versions that the records name."""
+    """Describe the origin of the files: the commits, devices and versions that the records name."""
     told: dict[str, Any] = read_json(folder / "provenance.json")
     training: Mapping[str, list[dict[str, Any]]] = told["training"]
     values = {name: [entry["value"] for entry in entries] for name, entries in training.items()}
@@ -56,9 +56,9 @@ def metadata(folder: Path, headline: str) -> dict[str, Any]:
 
 
 def publish(api: wandb.Api, config: TrackingConfig, folder: Path, headline: str) -> bool:
-    """Upload the artifact; False if W&B's latest version has the same contents already.
+    """Upload the artifact; returns False if W&B's latest version has the same contents already.
 
-    Raises UserError if it hasn't arrived in the end.
+    Raises UserError if it hasn't arrived at the end.
     """
     name = run_name(folder.name)
     artifact = wandb.Artifact(name, type="results", description=headline, metadata=metadata(folder, headline))
@@ -84,7 +84,7 @@ def publish(api: wandb.Api, config: TrackingConfig, folder: Path, headline: str)
 
 
 def _latest(api: wandb.Api, full: str) -> str | None:
-    """The digest of what W&B holds, None if it holds nothing."""
+    """Return the digest of W&B's latest version; None if it holds nothing."""
     try:
         return str(api.artifact(full).digest) if api.artifact_exists(full) else None
     except (CommError, WandbApiFailedError) as error:

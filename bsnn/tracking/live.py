@@ -1,7 +1,8 @@
-"""Weights & Biases while a cell trains: a live copy of the record. It never asks, and its failures never stop a
-training that has begun.
+"""A live copy of the record in Weights & Biases while a cell trains.
 
-Trackers may be used in several threads at once, each in one. What a run holds is defined in bsnn.tracking.runs.
+It never asks the user, and its failures never stop a training that has begun.
+
+Several threads may use trackers at once, each its own. bsnn.tracking.runs defines the contents of a run.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class _Service:
-    """W&B's own process, which all runs of this one share."""
+    """W&B's own process, which all runs of this process share."""
 
     lock = threading.Lock()  # held while a run is opened, and for the two values below
     open_runs = 0
@@ -37,11 +38,11 @@ class _Service:
 
 
 class Tracker:
-    """One W&B run for one cell; with mode `none`, nothing.
+    """One W&B run for one cell; with mode `none`, no run.
 
-    It is told all rows, those of a resumed training's checkpoint first. Online it continues the cell's run: rows that
-    the server holds already are not sent again. If that run is another training's, it is left alone, and scripts.sync
-    brings this one's rows. Offline every process writes a run of its own, with all rows from the first on, and removes
+    It is given all rows, those of a resumed training's checkpoint first. Online it continues the cell's run: rows that
+    the server holds already are not sent again. A run that belongs to another training is left alone, and scripts.sync
+    uploads this one's rows. Offline every process writes a run of its own, with all rows from the first on, and removes
     the shorter ones of earlier processes.
 
     Raises UserError for mode `online` without a login.
@@ -93,7 +94,7 @@ class Tracker:
             self._close(lambda run: run.finish())
 
     def finish(self, status: str) -> None:
-        """Close the run with the record's status in its summary; of an unfinished one with how far it is."""
+        """Close the run with the record's status in its summary; an unfinished one's includes its progress."""
         if self._run is None:
             return
         if status == UNFINISHED:
@@ -121,7 +122,7 @@ class Tracker:
 
 
 def _remove_earlier(run: Any) -> None:
-    """Remove the offline runs of this id that earlier processes have left beside it.
+    """Remove the offline runs of this id that earlier processes left beside it.
 
     W&B adds a number to the folder's name if two of them begin in the same second.
     """

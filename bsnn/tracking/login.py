@@ -1,5 +1,7 @@
-"""Find out who is logged in to Weights & Biases and whether its server answers, without a prompt and without minutes of
-retries, which wandb itself would take."""
+"""The login to Weights & Biases, and whether its server answers.
+
+Both are checked without a prompt, and without the minutes of retries that wandb itself would take.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ TIMEOUT = 30  # seconds for one question to the server
 
 
 def configured(project: str | None = None, entity: str | None = None) -> TrackingConfig:
-    """conf/tracking/wandb.yaml, where live runs go by default; what is given here goes before it."""
+    """Return conf/tracking/wandb.yaml, the default place of live runs; the arguments override it."""
     loaded = OmegaConf.merge(OmegaConf.structured(TrackingConfig), OmegaConf.load(CONF / "tracking" / "wandb.yaml"))
     config: Any = OmegaConf.to_object(loaded)
     assert isinstance(config, TrackingConfig)
@@ -35,12 +37,12 @@ def configured(project: str | None = None, entity: str | None = None) -> Trackin
 
 
 def mode(requested: str) -> Mode:
-    """`auto` is what WANDB_MODE says, else online for a user who is logged in and has a network, else offline.
+    """Resolve `auto`: to WANDB_MODE if it is set, else online for a user with a login and a network, else offline.
 
     Raises UserError for online without a login: wandb itself would wait at a terminal for somebody to choose.
     """
     if not os.environ.get("WANDB_MODE", "unset"):
-        os.environ.pop("WANDB_MODE", None)  # wandb refuses an empty one; another thread may be faster
+        os.environ.pop("WANDB_MODE", None)  # wandb refuses an empty one; another thread may have removed it
     if requested == "auto":
         requested = os.environ.get("WANDB_MODE") or ("online" if logged_in() and reachable() else "offline")
     match requested:
@@ -58,7 +60,7 @@ def mode(requested: str) -> Mode:
 
 
 def logged_in() -> bool:
-    """Tell whether W&B would find a key: in the environment, or in the file where `wandb login` puts it."""
+    """True if W&B would find a key: in the environment, or in the file where `wandb login` puts it."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     try:
@@ -68,9 +70,9 @@ def logged_in() -> bool:
 
 
 def _key_in_netrc(server: str) -> str | None:
-    """The key that `wandb login` left for this server; None if there is none.
+    """Return the key that `wandb login` left for this server; None if there is none.
 
-    wandb's own reader knows which file it is, and under which hosts a key may lie: wandb's default server has had two.
+    wandb's own reader knows the file and the hosts under which a key may lie: wandb's default server has had two.
     """
     try:
         from wandb.sdk.lib.wbauth import read_netrc_auth
@@ -85,8 +87,7 @@ def _key_in_netrc(server: str) -> str | None:
 
 @functools.cache
 def reachable() -> bool:
-    """Tell whether W&B's server answers at all. It is asked once a process: wandb itself would try for minutes in each
-    run."""
+    """Tell if W&B's server answers; asked once a process, since wandb would retry for minutes in each run."""
     reason = silence()
     if reason is not None:
         log.warning("W&B: %s doesn't answer (%s); runs are kept offline", server(), reason)
@@ -94,7 +95,7 @@ def reachable() -> bool:
 
 
 def silence() -> str | None:
-    """Say why the server gives no answer at all; None if it gives any."""
+    """Return the error if the server gives no answer at all; None if it gives any."""
     try:
         urllib.request.urlopen(server(), timeout=5).close()
     except urllib.error.HTTPError as answer:
@@ -109,7 +110,7 @@ def server() -> str:
 
 
 def why_offline() -> str | None:
-    """Say in one sentence why nothing can be published from here, with what to do; None if a login is worth a try."""
+    """Say in one sentence why nothing can be published from here and what to do; None if a login is worth a try."""
     if os.environ.get("WANDB_MODE", "online") not in ("", "online"):
         return f"W&B: expected to be online, found WANDB_MODE={os.environ['WANDB_MODE']}; unset it."
     if not logged_in():
@@ -121,7 +122,7 @@ def why_offline() -> str | None:
 
 
 def connect(config: TrackingConfig) -> tuple[wandb.Api, str]:
-    """W&B's public API and the entity that runs go to.
+    """Return W&B's public API and the entity that owns the runs.
 
     Raises UserError if nobody is logged in, the server doesn't answer, or it refuses the key.
     """

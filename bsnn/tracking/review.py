@@ -1,11 +1,11 @@
 """Records as offline W&B runs in one folder, for W&B's terminal dashboard.
 
-<folder>/wandb/run-00000000_000000-<cell id>/run-<cell id>.wandb, one for each record with results, made by
+Each record with results becomes <folder>/wandb/run-00000000_000000-<cell id>/run-<cell id>.wandb. It is made by
 bsnn.tracking.runs.replay and moved there when it is whole. W&B's own names begin with `offline-run-<time>`; its
 dashboard lists folders by name, cut off after some 35 letters, and opens only those with a time of this form in their
-name. Hence the shorter `run-`, and zeros for a time: the list is in the order of the cells. A run that was made from
-another record than the one that there is now, say of a training that has gone on, is made anew. What was live, under
-outputs/wandb, plays no role: the record is whole.
+name. So the names have the shorter `run-`, and zeros for a time, and the list is in the order of the cells. If the
+record has changed since its run was made (a training went on, say), the run is made again. Live runs, under
+outputs/wandb, play no role: the record is whole.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bsnn.tracking.runs import replay
 
 PREFIX = "run-00000000_000000-"
 ORIGIN = "record.sha256"
-"""File in a run's folder that names the record it was made from."""
+"""File in a run's folder that identifies the record it was made from."""
 
 
 def make_runs(config: TrackingConfig, records: Sequence[Record], folder: Path) -> int:

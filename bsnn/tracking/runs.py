@@ -1,4 +1,4 @@
-"""Write a cell to Weights & Biases as one run, the same while the cell trains and afterwards.
+"""A cell's run in Weights & Biases: the same whether it is written while the cell trains or afterwards.
 
     id        <budget>-<cell id>; a cell resumed or replayed is the same run
     name      the cell's, as mnist-tanh-gpn-s0
@@ -8,15 +8,15 @@
     config    the cell's fields, flat, and budget, hash, variant (plain, GPN, plain-BN, GPN-BN), protocol (the version
               of what a cell computes, `other` for a record of another version than the one that describes it)
     history   the record's rows (bsnn.results.metrics), `step` as W&B's step, entries that are None left out
-    summary   the last row, and the record's `status`; of an unfinished one with how far it is: "unfinished: 8 of 50
+    summary   the last row, and the record's `status`; an unfinished one's includes its progress: "unfinished: 8 of 50
               epochs"
 
-A training that goes on continues its run: rows that the server holds already are not sent again. Where the run of a
-cell holds another training (its last row differs from ours: the record came from another machine), ours becomes a run
-<id>-2, and the other one is `superseded`: it keeps its rows, but no chart of the budget shows it.
+A training that goes on continues its run: rows that the server holds already are not sent again. If a cell's run holds
+another training (its last row differs from ours: the record came from another machine), ours becomes a run <id>-2. The
+other one is `superseded`: it keeps its rows, but no chart of the budget shows it.
 
-inf and nan are results here. W&B stores them as such and its JSON reads "Infinity" and "NaN"; its charts leave a gap
-there, and on a logarithmic axis there is no place for them. So the dashboard says which runs those are.
+inf and nan are results here. W&B stores them as such, and its JSON has "Infinity" and "NaN". Its charts leave a gap
+there, and a logarithmic axis has no place for them. So the dashboard names the runs that have them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _opening = threading.Lock()  # wandb.init changes the process's settings
 
 
 class Described(NamedTuple):
-    """Description of a cell that W&B gets before its first row."""
+    """The facts that W&B gets about a cell before its first row."""
 
     id: str
     name: str
@@ -88,14 +88,14 @@ def open_run(
     job_type: str | None = None,
     patient: bool = False,
 ) -> Any:
-    """A run of its own, beside any others of this process, without W&B's console, system metrics and code capture.
+    """Open a run of its own, beside any others of this process, without W&B's console, system metrics and code capture.
 
     Args:
-        folder: where W&B makes its folder `wandb`; default: config.dir.
-        patient: whether to wait minutes for a server that is busy. A training doesn't.
+        folder: the folder in which W&B makes its folder `wandb`; default: config.dir.
+        patient: wait minutes for a busy server. A training doesn't.
     """
     folder = Path(folder or config.dir).absolute()  # W&B's service may have been started elsewhere
-    folder.mkdir(parents=True, exist_ok=True)  # else W&B writes to a temporary folder
+    folder.mkdir(parents=True, exist_ok=True)  # otherwise W&B writes to a temporary folder
     with _opening:
         return wandb.init(
             project=config.project,
@@ -123,7 +123,7 @@ def open_run(
 
 
 def open_cell_run(config: TrackingConfig, told: Described, mode: Mode, **options: Any) -> Any:
-    """`open_run` for a cell, whose metrics are drawn by epoch."""
+    """Open a cell's run with `open_run`; its metrics are drawn by epoch."""
     run = open_run(config, told, mode, **options)
     run.define_metric("*", step_metric="epoch")
     return run
@@ -155,7 +155,7 @@ def replay(config: TrackingConfig, record: Record, mode: Mode, folder: Path | No
 
 
 def write_record(run: Any, record: Record) -> None:
-    """Fill a new run, or one of which the server has some rows of this training already, and end it."""
+    """Fill a new run, or one that has some rows of this training on the server already, and end it."""
     try:
         held = held_step(run)
         for row in record["rows"]:
@@ -168,17 +168,17 @@ def write_record(run: Any, record: Record) -> None:
 
 
 def held_step(run: Any) -> int:
-    """The step of the last row that the server held when the run was opened; -1 for none."""
+    """Return the step of the last row that the server held when the run was opened; -1 for none."""
     return int(run.starting_step) - 1 if run.resumed else -1
 
 
 def status_of(record: Record) -> str:
-    """Return the summary's status, for an unfinished record with how far it is."""
+    """Return the status for the summary; an unfinished record's includes its progress."""
     return f"{UNFINISHED}: {how_far(record)}" if record["status"] == UNFINISHED else str(record["status"])
 
 
 def agrees(summary: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-    """Tell whether a summary is that of a run whose last row is `row`.
+    """True if the summary belongs to a run whose last row is `row`.
 
     `seconds` may differ: a training that was killed repeats the updates since its checkpoint, to the same numbers.
     """
@@ -186,7 +186,7 @@ def agrees(summary: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 
 
 def same(theirs: Any, ours: Any) -> bool:
-    """Equal, where inf and nan may also be written as words or, by some of W&B's answers, be null."""
+    """True for equal values; inf and nan may also be written as words or, in some of W&B's answers, as null."""
     if isinstance(ours, float) and not math.isfinite(ours):
         return theirs is None or str(theirs).lower().replace("infinity", "inf") == str(ours)
     if isinstance(ours, (int, float)) and isinstance(theirs, (int, float)):
@@ -195,8 +195,7 @@ def same(theirs: Any, ours: Any) -> bool:
 
 
 def expected_summary(record: Record) -> dict[str, Any]:
-    """Return what the summary of a record's run holds beside W&B's own keys: the last value of everything, and the
-    status."""
+    """Return the summary of a record's run, beside W&B's own keys: the last value of everything, and the status."""
     summary: dict[str, Any] = {}
     for row in record["rows"]:
         summary |= known(row)

@@ -1,7 +1,7 @@
-"""Records to Weights & Biases: what its server lacks, a few runs at a time.
+"""Upload of records to Weights & Biases: those that its server lacks, a few runs at a time.
 
-Whether a run is there is asked of the server, not kept in a file: so the answer is right after a kill, on another
-machine, for runs that were live, and for those that `wandb sync` has brought there. A run is there if it has ended, has
+The server is asked which runs it has; no file keeps track of them. So the answer is right after a kill, on another
+machine, for runs that were live, and for those that `wandb sync` has uploaded. A run is complete if it has ended, has
 a history line for each of the record's rows, and its summary is the record's. A run that holds the first rows of a
 record's training is continued; one that holds another training's is superseded (bsnn.tracking.runs).
 """
@@ -30,17 +30,20 @@ from bsnn.tracking.runs import agrees, expected_summary, failure, of_record, ope
 from bsnn.tracking.watch import AGAIN, end_service, watched
 
 AT_A_TIME = 4
-"""Runs that are uploaded side by side: enough to hide the latency of a few requests each, few enough for W&B's limits
-on requests. Where it answers 429 or 5xx nevertheless, wandb waits, longer each time, and repeats."""
-GIVE_UP = 3  # failures one after the other
+"""Runs that are uploaded side by side.
+
+They are enough to hide the latency of a few requests each, and few enough for W&B's limits on requests. If it answers
+429 or 5xx nevertheless, wandb waits, longer each time, and repeats.
+"""
+GIVE_UP = 3  # failures in a row
 SETTLE_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0)
-"""Waiting times between questions whether all is there: W&B's server shows what it was sent with a delay."""
+"""Waiting times between checks for completeness: W&B's server shows what it was sent with a delay."""
 
 
 class Lacking(NamedTuple):
     record: Record
     id: str
-    """Id of the run to write: a new one, or one that holds the first rows of this training."""
+    """The id of the run to write: a new one, or one that holds the first rows of this training."""
 
 
 class Compared(NamedTuple):
@@ -52,7 +55,7 @@ class Compared(NamedTuple):
 
 
 def compare(api: wandb.Api, config: TrackingConfig, budget: str, records: Sequence[Record]) -> Compared:
-    """Find the records whose runs the server doesn't hold, or not in whole. Raises UserError if it won't tell."""
+    """Find the records whose runs are missing or incomplete on the server. Raises UserError if it doesn't answer."""
     there: dict[str, list[Any]] = {}
     for run in _runs(api, config, budget):
         there.setdefault(_first_id(run.id), []).append(run)
@@ -75,18 +78,18 @@ def compare(api: wandb.Api, config: TrackingConfig, budget: str, records: Sequen
 
 
 def _first_id(run_id: str) -> str:
-    """The id of a cell's run without the number of another training."""
+    """Return the id of a cell's first run: without the number of another training."""
     return re.sub(r"(-[0-9a-f]{8})-\d+$", r"\1", run_id)
 
 
 def upload(
     api: wandb.Api, config: TrackingConfig, budget: str, records: Sequence[Record], folder: Path
 ) -> tuple[int, int]:
-    """Bring there what is lacking, and ask whether it has arrived.
+    """Upload what is lacking, and check that it has arrived.
 
     Args:
         records: with results, finished or not; no process trains their cells meanwhile.
-        folder: where W&B puts its copies meanwhile; removed in the end.
+        folder: the place for W&B's copies meanwhile; removed at the end.
 
     Returns how many runs were written, and how many runs of other trainings were superseded.
 
@@ -130,7 +133,7 @@ def _supersede(run: Any, budget: str) -> None:
 
 
 def _upload_all(config: TrackingConfig, missing: Sequence[Lacking], folder: Path, silent: threading.Event) -> list[str]:
-    """Replay all records, unless several in a row fail or the server is `silent`. Returns what went wrong."""
+    """Replay all records, unless several in a row fail or the server is `silent`. Returns the failures."""
     failures: list[str] = []
     in_a_row = 0
     stop, opening = threading.Event(), threading.Lock()
@@ -155,15 +158,15 @@ def _upload_all(config: TrackingConfig, missing: Sequence[Lacking], folder: Path
                         stop.set()
         except BaseException:
             stop.set()
-            end_service()  # else the runs that are open would be waited for
+            end_service()  # otherwise the open runs would be waited for
             raise
     return failures
 
 
 def _runs(api: wandb.Api, config: TrackingConfig, budget: str) -> list[Any]:
-    """The project's runs that carry the budget's tag; none if there is no such project yet."""
+    """List the project's runs that carry the budget's tag; none if there is no such project yet."""
     path = f"{config.entity}/{config.project}"
-    cast(Any, api).flush()  # it would answer the second question as the first
+    cast(Any, api).flush()  # without this it would repeat its first answer
     try:
         return list(api.runs(path, filters={"tags": budget}, per_page=200, lazy=False))
     except ValueError as error:
@@ -175,9 +178,9 @@ def _runs(api: wandb.Api, config: TrackingConfig, budget: str) -> list[Any]:
 
 
 def _is_part(run: Any, record: Record) -> bool:
-    """Tell whether the run holds this training or its first rows: its last row is the record's at that step.
+    """True if the run holds this training, or its first rows: the run's last row is the record's at that step.
 
-    One without a last row was cut off before it had one.
+    A run without a last row was cut off before it had one.
     """
     summary = dict(run.summary_metrics)
     last = [row for row in record["rows"] if row["step"] == summary.get("step")]
@@ -185,7 +188,7 @@ def _is_part(run: Any, record: Record) -> bool:
 
 
 def _is_ahead(run: Any, record: Record) -> bool:
-    """Tell whether the run was live and killed after the last checkpoint: the training will get there again."""
+    """True if the run was live and killed after the last checkpoint: the training will get there again."""
     reached = int(dict(run.summary_metrics).get("step", -1))
     return record["status"] == UNFINISHED and reached > int(record["steps"])
 

@@ -1,4 +1,4 @@
-"""An upload to Weights & Biases ends, and says so, when the server is gone; wandb itself would go on for hours."""
+"""A guard that ends an upload to Weights & Biases when the server is gone; wandb itself would go on for hours."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from bsnn.tracking.login import server, silence
 
 AGAIN = "repeat the command, it goes on with what is missing"
 SILENT_SECONDS, LOOK_SECONDS = 60.0, 5.0
-"""A server that gives no answer at all for so long is given up, and how often to ask it."""
+"""Seconds without any answer after which a server is given up, and seconds between questions to it."""
 
 
 @contextmanager
 def watched() -> Iterator[threading.Event]:
-    """Inside, the server is asked for a sign of life. Without one W&B's process is ended, and with it what waits there.
+    """Watch the server within a block. If it stays silent, end W&B's process, and with it what waits there.
 
-    Yields an event, set when that happens. Raises UserError then, instead of whatever came of it inside.
+    Yields an event, set when that happens. Then it raises UserError instead of any error from the block.
     """
     over, silent = threading.Event(), threading.Event()
     told: list[str] = []
@@ -56,7 +56,7 @@ def watched() -> Iterator[threading.Event]:
 
 
 def end_service() -> None:
-    """End W&B's own process now. Asked to end, it would first try to send what is left, for hours if need be."""
+    """Kill W&B's own process. Asked to end, it would first try to send what is left, for hours if need be."""
     connection: Any = getattr(wandb.setup(), "_connection", None)
     process: Any = getattr(getattr(connection, "_proc", None), "_process", None)
     if process is not None:

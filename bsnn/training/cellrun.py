@@ -40,11 +40,11 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(frozen=True)
 class Job:
-    """A cell that somebody wants trained.
+    """A request to train a cell.
 
     Args:
-        command: what the record's provenance names as its origin.
-        log_files: where this cell's log lines go beside the root logger's handlers.
+        command: the origin that the record's provenance names.
+        log_files: files for this cell's log lines, beside the root logger's handlers.
     """
 
     config: TrainConfig
@@ -54,21 +54,22 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """The cell's folder, the same for two jobs that ask for the same."""
+        """The cell's folder, the same for two jobs that ask for the same cell."""
         cell = Cell.from_config(self.config)
         return run_dir(self.config.results_dir, self.config.budget.name, cell.id).absolute()
 
 
 def goal(config: TrainConfig) -> int:
-    """Count the steps that a command sees a cell through: all, or those up to the end of the epoch `until`."""
+    """Count the steps to which a command trains a cell: all, or those up to the end of the epoch `until`."""
     cell = Cell.from_config(config)
     return steps(cell) if config.until is None else min(steps(cell), config.until * steps_per_epoch(cell))
 
 
 def answer(folder: Path, goal: int) -> Record | None:
-    """Read the record that answers a request for so many steps: of a finished cell, or of one that is as far.
+    """Read the record that answers a request for `goal` steps: that of a finished cell, or of one that got as far.
 
-    A cell that was stopped in its last instants has all of its rows, but its end has yet to be told: no answer.
+    A cell that was stopped in its last instants may have all of its rows, but no end in its record yet. That is no
+    answer.
     """
     record = read_record(folder)
     if record is None or record["status"] in FINISHED:
@@ -78,22 +79,22 @@ def answer(folder: Path, goal: int) -> Record | None:
 
 
 def stored(folder: Path, cell: Cell, goal: int) -> int:
-    """Count the steps of a request that need no repeating: all that a record answers, else those of a checkpoint."""
+    """Count the steps of a request that need not be repeated: all if a record answers, else those of a checkpoint."""
     try:
         return goal if answer(folder, goal) is not None else min(goal, checkpoint_step(folder / CHECKPOINT, cell))
     except Exception:
-        return 0  # damaged, or just being replaced: whoever trains the cell will say so
+        return 0  # damaged, or just being replaced: the process that trains the cell will say so
 
 
 class CellRun:
-    """One cell's way from config to record. `outcome` is the record, or the exception instead, once it is known.
+    """One cell from config to record. `outcome` is the record, or the exception in its place, once it is known.
 
-    The record is that of a finished cell or, with `until`, of one that is as far as was asked.
+    The record is that of a finished cell or, with `until`, of one that got as far as was asked.
     """
 
     device: torch.device
     phi: nn.Module
-    key: Hashable  # cells with equal ones can share a stack
+    key: Hashable  # cells with equal keys can share a stack
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         job = jobs[0]
@@ -109,20 +110,20 @@ class CellRun:
         self._lock: FileLock | None = None
         self._seen: tuple[int, int] | None = None
         self._tracker: Tracker | None = None  # none without W&B
-        self._tracked = -1  # the last row's step that W&B and the log have
+        self._tracked = -1  # the step of the last row that W&B and the log have
 
     def about(self) -> AbstractContextManager[None]:
-        """Send what is logged meanwhile to this cell's files, too."""
+        """Send what is logged in the block to this cell's files, too."""
         return joblog.about(self.log_files)
 
     def log_files(self) -> list[logging.Handler]:
         return [file for job in self.jobs for file in job.log_files]
 
     def prepare(self) -> bool:
-        """Find out where the cell stands; True if it is to be trained now, with `device`, `key` and `step` known.
+        """Find out how far the cell is. Returns True if it can be trained now; `device`, `key` and `step` are then set.
 
-        Else it has an outcome, or another process trains it. No lock is held afterwards: several processes may be
-        given the same cells and share them, and none ever waits for a lock while it holds another.
+        Otherwise it has an outcome, or another process trains it. No lock is held afterwards. So several processes may
+        be given the same cells and share them, and none ever waits for a lock while it holds another.
         """
         with self.about():
             try:
@@ -182,7 +183,7 @@ class CellRun:
         return collect(self.device, self.jobs[0].command) | {"stack": stack}
 
     def restart(self) -> bool:
-        """Prepare another attempt, after a crash of its stack: from the checkpoint, whose rows will come again."""
+        """Prepare another attempt after a crash of its stack, from the checkpoint, whose rows will come again."""
         try:
             self.step = checkpoint_step(self.checkpoint, self.cell)
         except UserError as error:
@@ -200,8 +201,8 @@ class CellRun:
     def store(self) -> None:
         """Bring the record up to the checkpoint, if that has rows of trained weights.
 
-        A record that is farther stays: it came from elsewhere, without its checkpoint, and this training has yet to
-        overtake it.
+        A record that is further than the checkpoint stays. It came from elsewhere without its checkpoint, and this
+        training has yet to overtake it.
         """
         if not self.checkpoint.exists():
             return
@@ -212,7 +213,7 @@ class CellRun:
             self._write(UNFINISHED, progress)
 
     def finish(self, progress: Progress) -> None:
-        """Write the record: the training has ended."""
+        """Write the record of a training that has ended."""
         with self.about():
             try:
                 record = self._write("ok" if progress.diverged_at_step is None else "diverged", progress)
@@ -223,7 +224,7 @@ class CellRun:
                 self._end(error)
 
     def stop(self) -> None:
-        """Bring the record up to the last checkpoint: the training was stopped."""
+        """Bring the record up to the last checkpoint, after the training was stopped."""
         with self.about():
             try:
                 self.store()
@@ -231,7 +232,7 @@ class CellRun:
                 self._end(error)
 
     def reach(self) -> None:
-        """Take the unfinished cell's record as the outcome: it is as far as was asked."""
+        """Take the unfinished cell's record as the outcome, since it got as far as was asked."""
         with self.about():
             try:
                 record = answer(self.folder, self.goal)
@@ -243,7 +244,7 @@ class CellRun:
                 self._end(error)
 
     def fail(self, error: Exception) -> None:
-        """Write the record of a crash: the training has raised an exception. A user's mistake leaves no record."""
+        """Write the record of a crash, after the training raised `error`. A user's mistake leaves no record."""
         with self.about():
             if not isinstance(error, UserError):
                 text = "".join(traceback.format_exception_only(error)).strip()
@@ -259,7 +260,7 @@ class CellRun:
             self._end(error)
 
     def let_go(self) -> None:
-        """Release the claimed cell, which has ended, or was stopped and may go on from its checkpoint some day."""
+        """Let go of a cell after `claim`: it has ended, or was stopped and may go on from its checkpoint some day."""
         if self.outcome is None:
             self._close(UNFINISHED)
 
@@ -311,7 +312,7 @@ class CellRun:
             self.checkpoint.unlink(missing_ok=True)
 
     def _checkpoint_version(self) -> tuple[int, int] | None:
-        """Changes whenever the checkpoint does."""
+        """Identify the checkpoint file by modification time and size; None if there is none."""
         if not self.checkpoint.exists():
             return None
         status = self.checkpoint.stat()
@@ -319,7 +320,7 @@ class CellRun:
 
     def _write(self, status: str, progress: Progress, error: str | None = None) -> Record:
         now = _now()
-        nothing = {"started": now, "finished": now, "provenance": self.origin(1)}  # of a cell that crashed at once
+        nothing = {"started": now, "finished": now, "provenance": self.origin(1)}  # for a cell that crashed at once
         first, last = (progress.segments[0], progress.segments[-1]) if progress.segments else (nothing, nothing)
         record = {
             "schema": SCHEMA,
@@ -346,7 +347,7 @@ class CellRun:
 
 
 def _line(row: Row) -> str:
-    """One row for a log: epoch 0.50 | train 43.1 % | test 45.0 % | gradient ratio 12.3 | 21 s."""
+    """Format one row for a log: epoch 0.50 | train 43.1 % | test 45.0 % | gradient ratio 12.3 | 21 s."""
     parts = [f"epoch {row.epoch:.2f}", f"step {row.step}"]
     if row.train_accuracy is not None:
         parts.append(f"train {row.train_accuracy:.2f} %")

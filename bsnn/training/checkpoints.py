@@ -1,6 +1,6 @@
 """A cell's checkpoint: its network, the optimiser's velocity and how far it is, in one file that is whole or absent.
 
-It says nothing of the stack that wrote it: a cell may go on in another stack, alone, or in bsnn.network.
+It doesn't depend on the stack that wrote it: a cell may go on in another stack, alone, or in bsnn.network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bsnn.network import BSNN
 
 @dataclass
 class Progress:
-    """Progress of a cell's training: with the weights, everything that a checkpoint must hold."""
+    """The state of a cell's training: everything that a checkpoint must hold beside the weights."""
 
     step: int = 0
     seconds: float = 0.0
@@ -33,7 +33,7 @@ class Progress:
     last_gradient_norms: list[float] | None = None
     diverged_at_step: int | None = None
     interval: list[tuple[float, int, float, float]] = field(default_factory=list)
-    """Steps since the last row: loss, right answers, largest and smallest ||dE/dV_l||_F of the layers."""
+    """One entry for each step since the last row: loss, right answers, and largest and smallest ||dE/dV_l||_F."""
     segments: list[dict[str, Any]] = field(default_factory=list)
     """The processes that trained it, see bsnn.results.records."""
 
@@ -53,7 +53,7 @@ def save(path: Path, cell: Cell, member: dict[str, Tensor], progress: Progress) 
 
 
 def load(path: Path, cell: Cell) -> tuple[dict[str, Tensor], Progress]:
-    """A cell's weights and progress; the weights are read when they are used. Raises UserError for another file."""
+    """Load a cell's weights and progress; weights are read when they are used. Raises UserError for another file."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         if content["hash"] != cell.hash:
@@ -71,12 +71,12 @@ def damaged(path: Path, cell: Cell, error: Exception) -> UserError:
 
 
 def checkpoint_step(path: Path, cell: Cell) -> int:
-    """The number of updates behind a checkpoint, 0 where there is none. Raises UserError for another file."""
+    """Return the number of updates behind a checkpoint, 0 if there is none. Raises UserError for another file."""
     return load(path, cell)[1].step if path.exists() else 0
 
 
 def load_network(path: Path, cell: Cell) -> BSNN:
-    """The network in a checkpoint of `cell`, on the CPU, in evaluation mode. Raises UserError for another file."""
+    """Load the network in a checkpoint of `cell`, on the CPU, in evaluation mode. Raises UserError for another file."""
     member, _ = load(path, cell)
     network = initial_network(cell, torch.device("cpu"))
     known = network.state_dict()

@@ -1,12 +1,12 @@
-"""Estimate what a training will cost on this machine before it starts: time from measured steps, disk from sizes.
+"""The cost of a training on this machine, told before it starts: time from measured steps, disk from sizes.
 
     cost = estimate(cells, until=1, device=device, folder=Path("results/paper"))
     print(cost.sentence())  # round to epoch 1: about 77 min on 2 cores (48 cells); ...
     print(cost.shortage())  # None, or the sentence of a disk that lacks room
 
-A step's seconds are those of the records in the folder, as far as this device trained them; of a kind of network that
-it has not trained yet, those of a few steps on random data, as many stacks side by side as the training would run.
-Networks that diverge end earlier: then it costs less.
+The time of a step comes from the records in the folder, as far as this device trained them. For a kind of network that
+this device has not trained yet, a few steps on random data are timed, with as many stacks side by side as the training
+would run. Networks that diverge end earlier and cost less.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from bsnn.training.loop import EVALUATION_BATCH, evaluate, make_stack, stack_key
 from bsnn.training.planning import cores, plan, steps, steps_per_epoch
 
 MEASURING_SECONDS = 10.0
-"""Seconds after which no further kind of network is measured; the others are taken to be as fast for their size."""
+"""No measurement of a kind starts later; kinds that are not measured are taken to be as fast for their size."""
 TIMED_SECONDS = 0.7  # of each kind
-FEWEST_STEPS = 10  # in a record, below which it says too little
+FEWEST_STEPS = 10  # a record with fewer says too little
 MEASURED_WEIGHTS = 15 * 10**6
-"""Weights of a measured network at most: deeper ones get fewer layers, still far too large for a CPU's cache."""
+"""Most weights of a network that is measured; a deeper one loses layers, but still exceeds a CPU's cache."""
 BATCHES = 16  # of random data
 
 
 @dataclass(frozen=True, eq=False)
 class Planned:
-    """A cell as bsnn.training.planning wants it."""
+    """A cell in the form that bsnn.training.planning needs."""
 
     cell: Cell
     step: int
@@ -59,7 +59,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs of training some cells: up to a round's epoch, and up to their ends."""
+    """The cost of training some cells, up to a round's epoch and up to their ends."""
 
     folder: Path
     where: str
@@ -67,15 +67,15 @@ class Cost:
     cells: int
     """Number of cells that have steps left before the round's end."""
     seconds: float
-    """Seconds of the round; without one, of the whole."""
+    """Duration of the round; without a round, of the whole training."""
     whole_seconds: float
     epochs: tuple[float, ...]
-    """Epochs that the cells train for, in ascending order."""
+    """Lengths of the cells' trainings in epochs, each once, in ascending order."""
     checkpoints: int
     disk_bytes: int
-    """Bytes of all checkpoints that lie there at a time."""
+    """Size of all checkpoints that exist at the same time."""
     new_bytes: int
-    """Bytes of these that need free space: checkpoints that exist are replaced one by one."""
+    """The part of `disk_bytes` that needs free space: checkpoints that exist already are replaced one by one."""
     free_bytes: int
 
     def sentence(self) -> str:
@@ -96,7 +96,7 @@ class Cost:
         return "; ".join([*parts, f"checkpoints: {_size(self.disk_bytes)}, {_size(self.free_bytes)} free"])
 
     def shortage(self) -> str | None:
-        """The sentence of a disk without room for the checkpoints; None if they fit."""
+        """Say that the disk lacks room for the checkpoints; None if they fit."""
         if self.new_bytes <= self.free_bytes:
             return None
         return (
@@ -115,20 +115,20 @@ def estimate(
     gpus: int = 1,
     answered: Collection[Cell] = (),
 ) -> Cost:
-    """Say what training `cells` will cost.
+    """Estimate the cost of training `cells`.
 
     Args:
-        cells: those that are not finished, each with its step: 0, or that of its checkpoint.
+        cells: those that are not finished, each with the step it goes on from: 0, or that of its checkpoint.
         until: the epoch of a round, after which every cell keeps a checkpoint; None: each cell is trained to its end.
         folder: results/<budget>, where records are and checkpoints will be.
-        workers: on a CPU, stacks side by side; default: its cores.
+        workers: on a CPU, the number of stacks side by side; default: its cores.
         max_stack: at most so many cells in a stack.
-        gpus: how many like `device` train side by side, a stack each.
-        answered: cells that the round leaves alone, since their records reach its epoch. Their checkpoints may lack: a
+        gpus: how many GPUs like `device` train side by side, one stack each.
+        answered: cells that the round leaves alone, since their records reach its epoch. They may lack checkpoints: a
             later round then starts them over.
     """
     workers = (workers or cores()) if device.type == "cpu" else gpus
-    # GPN's constants, which take a while to compute, don't matter for who can share a stack
+    # GPN's constants take a while to compute and don't decide which cells can share a stack
     planned = [Planned(cell, step, device, stack_key(replace(cell, gpn=False)), max_stack) for cell, step in cells]
     rates = step_seconds(planned, folder, workers)
     ends = {one: steps(one.cell) for one in planned}
@@ -164,13 +164,13 @@ def estimate(
 
 
 def kind_of(cell: Cell) -> Hashable:
-    """Networks of one kind take about the same time a step, evaluations included."""
+    """Return the cell's kind: networks of one kind take about the same time for a step, evaluations included."""
     shape = cell.depth, cell.width, cell.batch_size, cell.dtype
     return cell.dataset, cell.batch_norm, *shape, cell.evaluations_per_epoch
 
 
 def step_seconds(planned: Sequence[Planned], folder: Path, workers: int) -> dict[Hashable, float]:
-    """Seconds a step by kind, evaluations included: a stack's time / its networks."""
+    """Find the seconds per step and network of each kind, evaluations included: a stack's time / its networks."""
     if not planned:
         return {}
     rates = recorded(read_records(folder), device_name(planned[0].device))
@@ -189,7 +189,7 @@ def step_seconds(planned: Sequence[Planned], folder: Path, workers: int) -> dict
 
 
 def recorded(records: Iterable[Record], device: str) -> dict[Hashable, float]:
-    """Seconds a step by kind, of the parts of the records that the device trained: the median over the networks."""
+    """Find the seconds per step of each kind in what the device trained of the records: the median of the networks."""
     found: dict[Hashable, list[float]] = defaultdict(list)
     for record in records:
         cell = cell_of(record)
@@ -209,18 +209,18 @@ def recorded(records: Iterable[Record], device: str) -> dict[Hashable, float]:
 
 
 def measure(members: Sequence[Planned], workers: int) -> float:
-    """Seconds a step of networks of one kind, evaluations included, on random data: a stack's time / its networks.
+    """Time a step of networks of one kind on random data, evaluations included: seconds of a stack / its networks.
 
-    A step's time hardly depends on the weights, so that they need not be orthogonal, which would take longer to draw.
+    A step's time hardly depends on the weights, so they are not drawn as orthogonal matrices, which would take longer.
     """
     cell, device = members[0].cell, members[0].device
-    side_by_side = workers if device.type == "cpu" else 1  # GPUs don't share what they compute with
+    side_by_side = workers if device.type == "cpu" else 1  # GPUs don't share their processors
     stacks = [[_shortened(one.cell) for one in stack] for stack in plan(members, workers)[:side_by_side]]
     data = _random_data(stacks[0][0], device)
     with _as_in_training(cell, device), ThreadPoolExecutor(len(stacks)) as pool:
         made = list(pool.map(lambda stack: make_stack(sorted(stack, key=in_order), device), stacks))
         timed = list(pool.map(lambda stack: _time(stack, data), made))
-    if device.type == "cuda":  # whoever trains next counts the free memory
+    if device.type == "cuda":  # the next training counts the free memory
         del made
         torch.cuda.empty_cache()
     seconds = statistics.fmean(seconds / len(stack) for seconds, stack in zip(timed, stacks, strict=True))
@@ -228,7 +228,7 @@ def measure(members: Sequence[Planned], workers: int) -> float:
 
 
 def _time(stack: Trainable, data: Dataset) -> float:
-    """Seconds a step of a stack, with the share of an evaluation that comes with it."""
+    """Time a step of a stack in seconds, plus the step's share of an evaluation."""
     cell, device = stack.cells[0], data.train_x.device
     if device.type == "cpu":
         torch.set_flush_denormal(True)  # as in training, in each thread
@@ -268,7 +268,7 @@ def _random_data(cell: Cell, device: torch.device) -> Dataset:
 
 @contextmanager
 def _as_in_training(cell: Cell, device: torch.device) -> Iterator[None]:
-    """A thread a stack on a CPU, and a GPU's products as precise as in training."""
+    """Give each stack on a CPU one thread, and a GPU's products the precision that training has."""
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -282,7 +282,7 @@ def _as_in_training(cell: Cell, device: torch.device) -> Iterator[None]:
 
 
 def _work(cell: Cell) -> float:
-    """Weights that a step multiplies with: L N^2 + N (D + C)."""
+    """Count the weights that a step multiplies with: L N^2 + N (D + C)."""
     spec = dataset_spec(cell.dataset)
     return float(cell.depth * cell.width**2 + cell.width * (spec.features + spec.classes))
 
@@ -290,7 +290,7 @@ def _work(cell: Cell) -> float:
 def _wall_seconds(
     planned: Sequence[Planned], goals: Mapping[Planned, int], rates: Mapping[Hashable, float], workers: int
 ) -> float:
-    """The time until the last stack has reached its goal, each worker taking the next one as soon as it is free."""
+    """Estimate when the last stack reaches its goal; each worker takes the next stack as soon as it is free."""
     free_at = [0.0] * workers
     for stack in plan(planned, workers):
         seconds = sum((goals[one] - one.step) * rates[kind_of(one.cell)] for one in stack)
@@ -299,7 +299,7 @@ def _wall_seconds(
 
 
 def roughly(seconds: float) -> str:
-    """Two digits: 45 s, 77 min, 4.1 days."""
+    """Format a duration with two digits: 45 s, 77 min, 4.1 days."""
     for unit, length, largest in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
         if seconds < largest * length:
             return f"{_two_digits(seconds / length)} {unit}"
@@ -314,7 +314,7 @@ def _two_digits(value: float) -> str:
 
 
 def checkpoint_bytes(cell: Cell) -> int:
-    """A checkpoint's size: weights and velocities, r, with batch norm running means and variances."""
+    """Compute a checkpoint's size: weights and velocities, r, with batch norm running means and variances."""
     spec = dataset_spec(cell.dataset)
     L, N = cell.depth, cell.width
     parameters = L * N * N + N * (spec.features + 1) + spec.classes * (N + 1) + 2 * L * N * cell.batch_norm
@@ -322,7 +322,7 @@ def checkpoint_bytes(cell: Cell) -> int:
 
 
 def _existing(folder: Path, cell: Cell) -> int:
-    """The size of the cell's checkpoint, 0 if there is none yet."""
+    """Return the size of the cell's checkpoint, 0 if there is none yet."""
     path = folder / "runs" / cell.id / CHECKPOINT
     return path.stat().st_size if path.exists() else 0
 
@@ -333,7 +333,7 @@ def _existing_parent(folder: Path) -> Path:
 
 
 def _size(size: int) -> str:
-    """1.5 MB, 19.6 GB, 120 GB."""
+    """Format a size: 1.5 MB, 19.6 GB, 120 GB."""
     unit, length = ("GB", 1e9) if size >= 1e9 else ("MB", 1e6)
     value = size / length
     return f"{value:.1f} {unit}" if value < 100 else f"{math.floor(value)} {unit}"

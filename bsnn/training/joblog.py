@@ -1,4 +1,4 @@
-"""Log files for cells that are trained side by side: a line goes to the files of the cells that it is about."""
+"""Log files for cells that are trained side by side: a line goes to the files of the cells that it concerns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _files: ContextVar[Files] = ContextVar("_files", default=list)
 
 @contextmanager
 def about(files: Files) -> Iterator[None]:
-    """Inside, what this thread logs goes to `files()` as well, which is asked at each line. Needs `routed`."""
+    """Send what this thread logs in the block to `files()` as well, called anew for each line. Needs `routed`."""
     token = _files.set(files)
     try:
         yield

@@ -34,18 +34,19 @@ from bsnn.results.metrics import Row, gradient_summary
 from bsnn.training import checkpoints
 from bsnn.training.checkpoints import Progress
 
-# Samples in an evaluation's batches: a layer's signals of a stack then stay in a CPU's cache, and a GPU has enough to
-# do. The same for every stack, so that a cell's losses don't depend on its company.
+# Samples in an evaluation's batches. A layer's signals of a stack then stay in a CPU's cache, and a GPU is busy enough.
+# The number is the same for every stack, so that a cell's losses don't depend on the other cells in it.
 EVALUATION_BATCH = {"cpu": 320, "cuda": 2000}
-# A stack takes steps for about so long before it yields: the time within which a training can be stopped.
+# Seconds of steps that a stack takes before it yields: a training can be stopped within this time.
 TOOK_SECONDS = 0.5
-# A checkpoint that takes long to write (a GPU's stack has gigabytes) is written less often: in a tenth of the time.
+# A checkpoint that takes long to write (a GPU's stack has gigabytes) is written less often: it takes at most this
+# share of the time.
 SAVE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class Took:
-    """Event: all networks of the stack have taken so many steps; 0: a part of an evaluation."""
+    """All networks of the stack have taken so many steps; 0 stands for a part of an evaluation."""
 
     networks: int
     steps: int
@@ -90,17 +91,17 @@ def train(
 ) -> Generator[Event, None, None]:
     """Train cells with equal `stack_key`s as one stack and tell what happens, cell by cell.
 
-    Closing the iterator (contextlib.closing) stops the training and writes checkpoints of where it is, also between
-    rows. Iterating over the same call again goes on from there, to the same numbers to the bit on the same machine as
-    those of a training that was never stopped. An exception of the training itself leaves the checkpoints as they were.
+    Closing the iterator (contextlib.closing) stops the training, also between rows, and writes checkpoints. The same
+    call then goes on from there. On the same machine it gives the same numbers, to the bit, as a training that was
+    never stopped. If the training itself raises an exception, the checkpoints stay as they were.
 
     Args:
         data: their dataset, on the device that trains.
-        paths: the cells' checkpoints; those that exist are resumed from, and must be equally far.
+        paths: the cells' checkpoints; the training resumes from those that exist, which must be equally far.
         goal: the step to stop at, with checkpoints; None: the last one.
         checkpoint_seconds: the least time between checkpoints; 0: one after every row.
         keep_checkpoint: write one at a cell's end, too.
-        origins: for each cell what its segments say of this process (bsnn.results.records).
+        origins: for each cell, the provenance of this process for its segments (bsnn.results.records).
 
     Yields:
         The rows of the checkpoints first, then everything as it happens. Indices are those of `cells`.
@@ -114,7 +115,7 @@ def train(
 
 
 def completed(training: Generator[Event, None, None]) -> list[Progress]:
-    """Run a training to its end; returns how it ended for each cell, in their order."""
+    """Run a training to its end; returns the final progress of each cell, in their order."""
     with closing(training) as events:
         ends = {event.index: event.progress for event in events if isinstance(event, Ended)}
     return [ends[index] for index in sorted(ends)]
@@ -132,7 +133,7 @@ def evaluate(stack: Trainable, x: Tensor, y: Tensor) -> tuple[list[float], list[
 
 
 def stack_key(cell: Cell) -> Hashable:
-    """Cells with equal keys can share a stack: same data, shape and optimiser, and same way of being computed."""
+    """Return a key that is equal for cells that can share a stack: same data, shape, optimiser and way of computing."""
     activation = cell.make_activation()
     if any(True for _ in activation.parameters()):
         way = "reference"
@@ -142,7 +143,7 @@ def stack_key(cell: Cell) -> Hashable:
 
 
 def make_stack(cells: Sequence[Cell], device: torch.device) -> Trainable:
-    """Make the cells' networks at their initial weights: of the engine, or of bsnn.network where phi has parameters."""
+    """Make the cells' networks at their initial weights, with the engine, or bsnn.network where phi has parameters."""
     if any(True for cell in cells for _ in cell.make_activation().parameters()):
         return ReferenceStack(cells, device)
     return Stack(cells, device)
@@ -168,7 +169,7 @@ class _Training:
             # what would be below 1e-38 is 0. This thread only.
             torch.set_flush_denormal(True)
         else:
-            # the products outside the engine's own kernels; one stack at a time trains on a GPU
+            # For products outside the engine's own kernels. Only one stack at a time trains on a GPU.
             torch.set_float32_matmul_precision("high" if cells[0].dtype == "tf32" else "highest")
         self.stack = make_stack(self.cells, self.device)
         self.origins = [{**({} if origins is None else origins[i]), "way": self.stack.way} for i in self.index]
@@ -180,7 +181,7 @@ class _Training:
         if len(steps) != 1:
             raise ValueError(f"expected members that are equally far, found steps {sorted(steps)}")
         self.step = steps.pop()
-        self.unsaved = False  # whether the checkpoints lack steps, or a row
+        self.unsaved = False  # True if the checkpoints lack steps, or a row
         self.active = set(range(len(self.cells)))
 
         cell, images = self.cells[0], len(data.train_x)
@@ -192,7 +193,7 @@ class _Training:
         self.evaluations = _evaluation_steps(self.per_epoch, cell.evaluations_per_epoch, self.last)
         self.order_KN: Tensor | None = None  # of the epoch
         self.chunk = 1  # steps to take at once
-        self.save_seconds = 0.0  # of one network, the last time
+        self.save_seconds = 0.0  # for one network, the last time
         self.started = _now()
         self.clock = self.saved = time.monotonic()
 
@@ -227,13 +228,13 @@ class _Training:
                 yield from self._save(sorted(self.active))
 
     def stop(self) -> None:
-        """Write checkpoints of where the training is."""
+        """Write checkpoints of the present state."""
         if self.unsaved:
             for _ in self._save(sorted(self.active)):
                 pass
 
     def _due(self) -> list[int]:
-        """List the members that lack the row of this step: after some steps all, after a stop perhaps a few."""
+        """List the members that lack the row of this step: after some steps all, after a stop perhaps only a few."""
         here = self.step == 0 or self.step in self.evaluations
         return [k for k in sorted(self.active) if here and self.states[k].rows_step_or(-1) < self.step]
 
@@ -247,7 +248,7 @@ class _Training:
         samples = slice(first * batch, (first + steps) * batch)
         before = time.monotonic()
         measured = self.run_steps(self.stack, self.data, self.order_KN[:, samples], batch, self.cells[0].depth)
-        # the first step compiles kernels: grow from what the next ones show
+        # The first step compiles kernels: the chunk grows by what the next ones take.
         each = (time.monotonic() - before) / steps
         self.chunk = max(1, min(4 * self.chunk, int(TOOK_SECONDS / max(each, 1e-9))))
         self._note(measured)
@@ -256,13 +257,13 @@ class _Training:
         return Took(len(self.cells), steps)
 
     def _orders(self, epoch: int) -> Tensor:
-        """The epoch's order of every member (K, n); members with one seed share it."""
+        """Return the epoch's order of every member (K, n); members with one seed share it."""
         images = len(self.data.train_x)
         orders = {seed: batch_order(seed, epoch, images) for seed in {cell.seed for cell in self.cells}}
         return torch.stack([orders[cell.seed] for cell in self.cells]).to(self.device)
 
     def _note(self, measured: Measured) -> None:
-        """Keep what a row, or a checkpoint before it, needs of the steps."""
+        """Keep what the next row, or a checkpoint before it, needs of the steps."""
         largest_SK, smallest_SK = measured.norms_SLK.max(axis=1), measured.norms_SLK.min(axis=1)
         for k in self.active:
             state = self.states[k]
@@ -297,7 +298,7 @@ class _Training:
             state.rows.append(row.as_dict())
             rows.append(NewRow(self.index[k], row))
         self.unsaved = self.unsaved or trained
-        yield from rows  # after all members have theirs: whoever stops here finds them equally far
+        yield from rows  # after all members have theirs: if the training is stopped here, they are equally far
 
     def _add_up(self, k: int) -> None:
         """Add the interval since the last row to a member's sums: all of it at once, so that it rounds in one way."""
@@ -317,7 +318,7 @@ class _Training:
             state.diverged_at_step = self.step - steps + int(bad[0]) + 1
 
     def _ends(self) -> Iterator[Event]:
-        """Take out the members that have diverged, and at the last step all."""
+        """Take out the members that have diverged, and at the last step all of them."""
         for k in sorted(self.active):
             state = self.states[k]
             if self.step >= self.last or state.diverged_at_step is not None:
@@ -349,7 +350,7 @@ class _Training:
         yield from stored
 
     def _sign(self, k: int) -> None:
-        """Add to a member's segments what this process has trained of it."""
+        """Add this process's part of the training to a member's segments."""
         segments, origin = self.states[k].segments, self.origins[k]
         done = segments[-1]["last_step"] if segments else 0
         if self.step == done:
@@ -366,7 +367,7 @@ class _Training:
 
 
 def _evaluation(stack: Trainable, x: Tensor, y: Tensor) -> Generator[Took, None, tuple[list[float], list[float]]]:
-    """`evaluate` in parts, between which a training can be stopped."""
+    """Run `evaluate` in parts, between which a training can be stopped."""
     correct_K: Any = 0
     loss_K: Any = 0.0
     networks = len(stack.cells)
@@ -383,7 +384,7 @@ def _evaluation(stack: Trainable, x: Tensor, y: Tensor) -> Generator[Took, None,
 
 
 def _evaluation_steps(steps_per_epoch: int, evaluations_per_epoch: int, last_step: int) -> list[int]:
-    """The steps after which a row is due: evenly spaced in each epoch, always at its end, and at the last step."""
+    """List the steps after which a row is due: evenly spaced in each epoch, at its end, and at the last step."""
     within = {math.ceil(steps_per_epoch * k / evaluations_per_epoch) for k in range(1, evaluations_per_epoch + 1)}
     epochs = range(math.ceil(last_step / steps_per_epoch))
     steps = {epoch * steps_per_epoch + step for epoch in epochs for step in within}

@@ -1,4 +1,4 @@
-"""Show how far a sweep is: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of a sweep: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ LINE_SECONDS = 60.0
 
 
 class Meter:
-    """Counts steps of networks, over all cells and from any thread.
+    """A counter of networks' steps, over all cells and from any thread.
 
     Args:
         cells: how many there are.
-        ended: tells how many of them have ended.
+        ended: counts those that have ended.
         bar: draw a bar instead of logging lines.
     """
 
@@ -31,7 +31,7 @@ class Meter:
         self._bar = tqdm(total=0, unit="step", unit_scale=True, disable=not bar, leave=False, smoothing=0.05)
 
     def expect(self, steps: int) -> None:
-        """Add steps that are to come; negative: that are not to come after all."""
+        """Add `steps` to those expected; a negative number takes back steps that will not come."""
         with self._lock:
             if self._started is None:
                 self._started = time.monotonic()
@@ -46,7 +46,7 @@ class Meter:
             self._bar.update(steps)
 
     def report(self) -> None:
-        """Log how far it is. One thread calls it now and then."""
+        """Update the bar, or log a line when one is due. One thread calls it now and then."""
         if not self._bar.disable:
             with self._lock:
                 self._bar.set_postfix_str(f"{self._ended()} of {self._cells} cells")
@@ -55,9 +55,9 @@ class Meter:
             log.info(self.line())
 
     def line(self) -> str:
-        """12 of 48 cells, 31 % of the steps, about 4 min left."""
+        """Format the progress: 12 of 48 cells, 31 % of the steps, about 4 min left."""
         with self._lock:
-            # Steps that are repeated after a crash count twice: never claim more than all of them.
+            # Steps repeated after a crash count twice: the share is kept to at most all of them.
             share = min(self._steps / self._expected, 1.0) if self._expected else 1.0
             parts = [f"{self._ended()} of {self._cells} cells", f"{100 * share:.0f} % of the steps"]
             if 0 < share < 1 and self._started is not None:
@@ -69,7 +69,7 @@ class Meter:
 
 
 def duration(seconds: float) -> str:
-    """45 s, 4 min, 2 h 05 min."""
+    """Format a duration: 45 s, 4 min, 2 h 05 min."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""Plan which cells are trained together, and in which order: from a list of cells to a list of stacks."""
+"""Plans of training: from a list of cells to a list of stacks, which are trained together, and their order."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ class Planned(Protocol):
 
     @property
     def step(self) -> int:
-        """Step at which it goes on: 0, or that of its checkpoint."""
+        """The step at which its training starts: 0, or the step of its checkpoint."""
 
     @property
     def max_stack(self) -> int | None:
-        """Largest stack that it may be in, by the user's wish."""
+        """The largest stack that the user allows with this cell; None: no limit."""
 
 
 P = TypeVar("P", bound=Planned)
 
 
 def plan(cells: Sequence[P], workers: int) -> list[list[P]]:
-    """Stacks, in the order in which `workers` should take them.
+    """Divide cells into stacks, in the order in which `workers` should take them.
 
-    Only cells that agree in shape, data, optimiser and device and that go on from the same step share a stack. What
-    tells most comes first, as far as stacks can't hold everything: seed 0 before further seeds, without batch norm
-    before with, MNIST before CIFAR-10, GPN before plain. All stacks of a kind have the same size, or nearly, and as far
-    as there are enough cells every worker gets the same number of them: they end together.
+    Only cells that agree in shape, data, optimiser and device and that go on from the same step share a stack. If
+    stacks can't hold everything, the most informative cells come first: seed 0 before further seeds, without batch norm
+    before with, MNIST before CIFAR-10, GPN before plain. All stacks of a kind have about the same size. If there are
+    enough cells, every worker gets the same number of them, so that all end together.
     """
     kinds: dict[tuple[Hashable, torch.device, int], list[P]] = {}
-    for planned in sorted(cells, key=lambda planned: _order(planned.cell)):  # stable: else in the order given
+    for planned in sorted(cells, key=lambda planned: _order(planned.cell)):  # stable: otherwise in the given order
         kinds.setdefault((planned.key, planned.device, planned.step), []).append(planned)
     stacks: list[list[P]] = []
-    # Stacks that a time limit stopped at different steps go on side by side as they are, and aren't split up.
+    # Stacks that a time limit stopped at different steps go on side by side and aren't split up.
     alike = Counter((key, device) for key, device, _ in kinds)
     for (key, device, _), members in kinds.items():
         caps = [planned.max_stack for planned in members if planned.max_stack is not None]
@@ -68,7 +68,7 @@ def _order(cell: Cell) -> tuple[int, bool, int, bool]:
 
 
 def sizes(cells: int, largest: int, workers: int) -> list[int]:
-    """Divide cells among stacks: 12 cells on 2 workers, at most 8 in a stack, make 6 + 6 and not 8 + 4."""
+    """Return each stack's number of cells: 12 cells on 2 workers, at most 8 in a stack, make 6 + 6 and not 8 + 4."""
     stacks = math.ceil(cells / largest)
     stacks = min(cells, math.ceil(stacks / workers) * workers)
     return [cells // stacks + (k < cells % stacks) for k in range(stacks)]

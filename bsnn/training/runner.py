@@ -1,6 +1,6 @@
-"""Train cells from configs to records: they are planned into stacks, which run side by side where that is faster.
+"""From configs to records: cells are planned into stacks and trained, side by side where that is faster.
 
-What is finished is skipped, what was interrupted goes on from its checkpoint. A cell that diverges or crashes disturbs
+Finished cells are skipped, and interrupted ones go on from their checkpoints. A cell that diverges or crashes disturbs
 no other, and several processes may be given the same cells.
 """
 
@@ -48,9 +48,9 @@ def run_cell(
 ) -> Record:
     """Train the cell that `config` describes and return its record, which then lies in its folder.
 
-    A finished cell is returned as it is; with config.until, one that is as far is, too. An exception in training is
-    recorded as status `crashed` and raised; a UserError, or OutOfTime for config.time_limit, only raised. `command` is
-    what the record's provenance names as its origin.
+    A finished cell's record is returned as it is; with config.until, also that of a cell that got as far. An exception
+    in training is recorded as status `crashed` and raised; a UserError, or OutOfTime for config.time_limit, is only
+    raised. `command` is the origin that the record's provenance names.
     """
     [outcome] = run_cells([Job(config, resolved_config, command)], progress_bar)
     if isinstance(outcome, BaseException):
@@ -64,16 +64,16 @@ def run_cells(
     started: float | None = None,
     tell: Callable[[Tally], None] = lambda tally: None,
 ) -> list[Record | BaseException]:
-    """The record of each job's cell, in their order, or the exception that there is instead.
+    """Train the jobs' cells; return for each, in their order, its record or the exception in its place.
 
-    All are trained that can be, whatever happens to some. Cells that other processes train meanwhile are waited for.
-    A KeyboardInterrupt and the least time_limit of the jobs stop all of them within a second or so: each that has begun
-    then has a checkpoint of where it is and, once it has a row of trained weights, the record of an unfinished cell.
-    With a time limit they are answered by OutOfTime.
+    A failed cell doesn't stop the others. Cells that other processes train meanwhile are waited for. A
+    KeyboardInterrupt and the least time_limit of the jobs stop all of them within a second or so. Each cell that has
+    begun then has a checkpoint of its present state and, once it has a row of trained weights, the record of an
+    unfinished cell. With a time limit the answer for such a cell is OutOfTime.
 
     Args:
         started: the time.time() that the limit counts from; default: now.
-        tell: called in the end with how far the cells are, if they were stopped or might have been.
+        tell: called at the end with the tally of the cells, if they were stopped or might have been.
     """
     limits = [job.config.time_limit for job in jobs if job.config.time_limit is not None]
     now = time.time()
@@ -93,7 +93,7 @@ def run_cells(
 
 
 def load_trained(folder: str | Path, trust: bool = False) -> BSNN:
-    """The trained network of a cell's folder, in evaluation mode, if it was run with keep_checkpoint=true.
+    """Load a cell's trained network from its folder (run with keep_checkpoint=true), in evaluation mode.
 
     trust: build whatever activation the record names. By default only an activation of torch.nn or a module of bsnn is
         built: the folder may come from somebody else, and any other name runs code.
@@ -113,7 +113,7 @@ def load_trained(folder: str | Path, trust: bool = False) -> BSNN:
 
 
 class _Sweep:
-    """The training of some cells, in rounds: a round plans and trains what no other process holds when it begins."""
+    """The training of some cells in rounds: a round plans and trains the cells that no other process holds."""
 
     def __init__(self, runs: Sequence[CellRun], progress_bar: bool, deadline: float | None) -> None:
         self._runs = runs
@@ -145,7 +145,7 @@ class _Sweep:
 
     @property
     def stopped(self) -> bool:
-        """Tell whether Ctrl-C, or an error outside the trainings, has stopped them."""
+        """True once Ctrl-C, or an error outside the trainings, has stopped them."""
         return self._stop.is_set()
 
     def tally(self, limit: float | None) -> Tally:
@@ -166,7 +166,7 @@ class _Sweep:
         )
 
     def _out_of_time(self, needed: float = 0.0) -> bool:
-        """Tell whether it is too late to start a stack that needs so many seconds."""
+        """True if no stack that needs so many seconds may start any more."""
         if self._deadline is not None and time.monotonic() + needed >= self._deadline:
             self._time_is_up.set()
         return self._time_is_up.is_set()
@@ -213,7 +213,7 @@ class _Sweep:
                 run.fail(data)
 
     def _attempt(self, members: Sequence[CellRun], data: Dataset) -> None:
-        """Train a stack; if that raises an exception, train smaller ones, down to the cell that is to blame."""
+        """Train a stack. If that raises an exception, train smaller stacks, down to the cell that caused it."""
         try:
             stopped = self._watch(members, data)
         except Exception as error:
@@ -285,7 +285,7 @@ class _Sweep:
                 members[index].finish(progress)
 
     def _load_data(self, key: DataKey) -> Dataset | Exception:
-        """The dataset, or why there is none; loaded, or looked for in vain, once for all stacks of a round."""
+        """Return the dataset, or the error of loading it; it is loaded once for all stacks of a round."""
         with self._loading:
             if key not in self._data:
                 try:
@@ -302,12 +302,12 @@ class _Sweep:
 
 
 def _stored(run: CellRun) -> int:
-    """Count the cell's steps that need no repeating: all of one that has diverged, those of a checkpoint."""
+    """Count the cell's steps that need not be repeated: all if it has a record, else those of its checkpoint."""
     return run.goal if isinstance(run.outcome, dict) else min(run.step, run.goal)
 
 
 def _closing_seconds(runs: Sequence[CellRun]) -> float:
-    """Seconds that the end takes once the last checkpoint is written."""
+    """Estimate the seconds from the last checkpoint to the end of the process."""
     tracked = sum(run.config.tracking.mode != "none" for run in runs)
     return CLOSING_SECONDS + CLOSING_SECONDS_PER_CELL * tracked
 
@@ -318,13 +318,13 @@ def _data_key(run: CellRun) -> DataKey:
 
 @functools.lru_cache(maxsize=1)
 def _loaded(name: str, device: torch.device, dtype: torch.dtype, data_dir: str | None) -> Dataset:
-    """The last dataset stays in memory, for the stacks to come and for the next call of `run_cells`."""
+    """Load a dataset. The last one stays in memory for the next stacks and the next call of `run_cells`."""
     return load(name, device, dtype, data_dir)
 
 
 @contextmanager
 def _one_torch_thread(on_cpu: bool) -> Iterator[None]:
-    """Let torch, on a CPU, compute each product in the thread that asks for it: stacks run side by side instead."""
+    """Use one torch thread on a CPU: stacks run side by side, each product in the thread that asks for it."""
     before = torch.get_num_threads()
     if on_cpu:
         torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Tally of a command's cells: what it says when it ends before they do."""
+"""Progress of a command's cells, and the sentence about it when the command ends before they do."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from bsnn.training.meter import duration
 class Counted:
     """One cell, as its folder shows it when the command ends."""
 
-    steps: int  # that the command was to see it through
-    before: int  # of these, behind a record or a checkpoint when the command began
-    stored: int  # and now
-    ended: bool  # it has a record, and all of these steps
+    steps: int  # to which the command was to train it
+    before: int  # of these, in a record or a checkpoint when the command began
+    stored: int  # of these, in one of them now
+    ended: bool  # it has a record with all of these steps
     failed: bool
     elsewhere: bool  # another process trains it
 
@@ -59,16 +59,16 @@ class Tally:
 
     @property
     def left(self) -> int:
-        """Count the cells that were stopped or kept from starting."""
+        """The number of cells that were stopped or kept from starting."""
         return self.cells - self.ended - self.failed
 
     @property
     def goes_on(self) -> bool:
-        """Tell whether the same command, repeated, gets any further: not if this one didn't."""
+        """True if the same command, repeated, gets any further; if this one got no further, neither will the next."""
         return self.left > 0 and (self.made > 0 or self.elsewhere > 0)
 
     def sentence(self, elapsed: float) -> str:
-        """stopped by time_limit=540 s: 12 of 48 cells done, 31 % of the steps; ... `elapsed`: the command's seconds."""
+        """Say "stopped by time_limit=540 s: 12 of 48 cells done, ..."; `elapsed`: seconds since the command began."""
         if not self.goes_on and self.limit is not None:
             return (
                 f"time_limit={self.limit:g}: expected time enough for some steps and their checkpoints, but no cell "

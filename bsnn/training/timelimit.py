@@ -1,4 +1,4 @@
-"""A limit on a command's wall time: when a stack must stop so that its checkpoints are on disk before it."""
+"""A limit on a command's wall time: the moment at which a stack must stop to have its checkpoints on disk in time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bsnn.engine.sizes import network_bytes
 # From the checkpoints to the end of the process: W&B's runs are closed, the GPU is let go.
 CLOSING_SECONDS = 5.0
 CLOSING_SECONDS_PER_CELL = 0.3
-# Until a checkpoint has been timed: a slow disk's.
+# A slow disk's speed, assumed until a checkpoint has been timed.
 SAVE_BYTES_PER_SECOND = 200e6
 SAVE_SAFETY = 1.5  # a disk is not always equally fast
 
@@ -21,16 +21,16 @@ class OutOfTime(Exception):  # noqa: N818 - nothing went wrong
 
 
 class Countdown:
-    """Tells a stack that takes steps when it must stop: what it needs to write its checkpoints is kept in reserve.
+    """A clock that tells a training stack when it must stop. It reserves the time to write the stack's checkpoints.
 
     Args:
-        deadline: of time.monotonic(), by which the checkpoints must be on disk; None: there is none.
+        deadline: in seconds of time.monotonic(), when the checkpoints must be on disk; None: there is none.
         cells: the stack's.
     """
 
     def __init__(self, deadline: float | None, cells: Sequence[Cell]) -> None:
         self._deadline = deadline
-        self._save_seconds = reserve(cells) / len(cells)  # of one network
+        self._save_seconds = reserve(cells) / len(cells)  # for one network
         self._looked = time.monotonic()
 
     def stored(self, seconds: float) -> None:
@@ -38,9 +38,9 @@ class Countdown:
         self._save_seconds = SAVE_SAFETY * seconds
 
     def is_up(self, networks: int) -> bool:
-        """Look at the clock: is it time to write the checkpoints of so many networks? Called after every few steps.
+        """Tell if it is time to write the checkpoints of so many networks. Called after every few steps.
 
-        The next look comes about as long after this one as this one after the last.
+        The time to the next call is taken to be the time since the last one.
         """
         if self._deadline is None:
             return False
@@ -51,5 +51,5 @@ class Countdown:
 
 
 def reserve(cells: Sequence[Cell]) -> float:
-    """The seconds to keep for the cells' checkpoints as long as none has been timed."""
+    """Compute the seconds to reserve for the cells' checkpoints while none has been timed."""
     return SAVE_SAFETY * sum(map(network_bytes, cells)) / SAVE_BYTES_PER_SECOND

@@ -1,1 +1,1 @@
-"""Mathematics of vanishing and exploding gradients: scalar chains, Gaussian weights, quadratic functions, tricks."""
+"""Vanishing and exploding gradients: scalar chains, Gaussian weights, quadratic functions, tricks."""

@@ -6,9 +6,9 @@
     df/dw_l = alpha (prod_{k=l+1}^L w_k) (prod_{k=l}^L sigma'(z_k)) u_l,   u_1 = x,  u_l = sigma(z_{l-1})
 
 The second line is what the lecture calls "similar analysis for the other weights, although less multiplications". The
-z_l don't depend on the layers above, so that one pass gives df/dw_1 of the chain cut off after every depth.
+z_l don't depend on the layers above, so one pass gives df/dw_1 of the chain cut off after every depth.
 
-Shapes in names: S chains side by side, L layers. float64: products below 1e-308 come out as 0, their logarithms don't.
+Shapes in names: S chains side by side, L layers. float64: products below 1e-308 become 0, their logarithms don't.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Chains:
     alpha: float = 1.0
 
     def cut(self, depth: int) -> Chains:
-        """The chains of the first `depth` layers."""
+        """Cut the chains off after the first `depth` layers."""
         return Chains(self.w_SL[:, :depth], self.b_SL[:, :depth], self.x_S, self.alpha)
 
 
@@ -48,17 +48,17 @@ class Factors:
     alpha: float
 
     def derivatives(self) -> Tensor:
-        """df/dw_l for l = 1..L, (S, L); the first column is equation (23)."""
+        """Compute df/dw_l for l = 1..L, (S, L); the first column is equation (23)."""
         slopes = self.slope_SL.flip(1).cumprod(1).flip(1)  # over k >= l
         weights = self.w_SL.flip(1).cumprod(1).flip(1)
         above = torch.cat([weights[:, 1:], torch.ones_like(weights[:, :1])], dim=1)  # over k > l
         return self.alpha * above * slopes * self.u_SL
 
     def log_first_by_depth(self) -> tuple[Tensor, Tensor, Tensor]:
-        """ln |df/dw_1| of the chains cut off after L = 1, 2, ..., and how much of it the weights and the slopes make.
+        """Compute ln |df/dw_1| of the chains cut off after L = 1, 2, ..., and the parts of the weights and the slopes.
 
-        Each (S, L): ln |alpha x| + weights + slopes, sum_{k=2}^L ln |w_k|, sum_{k=1}^L ln |sigma'(z_k)|. -inf where a
-        factor is 0.
+        Each is (S, L): ln |alpha x| + weights + slopes, sum_{k=2}^L ln |w_k|, sum_{k=1}^L ln |sigma'(z_k)|. -inf where
+        a factor is 0.
         """
         w_logs = self.w_SL.abs().log()
         w_logs = torch.cat([torch.zeros_like(w_logs[:, :1]), w_logs[:, 1:]], dim=1)
@@ -68,7 +68,7 @@ class Factors:
 
 
 def factors(sigma: Phi, chains: Chains) -> Factors:
-    """Forward through the chains. sigma' is autograd's, also at a kink: ReLU's is 0 at 0."""
+    """Go forward through the chains. sigma' is autograd's, also at a kink: ReLU's is 0 at 0."""
     zs, slopes, inputs = [], [], []
     u_S = chains.x_S
     for w_S, b_S in zip(chains.w_SL.unbind(1), chains.b_SL.unbind(1), strict=True):
@@ -82,7 +82,7 @@ def factors(sigma: Phi, chains: Chains) -> Factors:
 
 
 def autograd_derivatives(sigma: Phi, chains: Chains) -> Tensor:
-    """df/dw_l by automatic differentiation of f as it stands, (S, L): what the formula is compared with."""
+    """Compute df/dw_l by automatic differentiation of f, (S, L), to compare the formula with."""
     w_SL = chains.w_SL.clone().requires_grad_()
     u_S = chains.x_S
     for w_S, b_S in zip(w_SL.unbind(1), chains.b_SL.unbind(1), strict=True):
@@ -92,6 +92,6 @@ def autograd_derivatives(sigma: Phi, chains: Chains) -> Tensor:
 
 
 def largest_relative_error(found: Tensor, expected: Tensor) -> float:
-    """max |found - expected| / |expected|: 0 where both are 0, inf where only `expected` is."""
+    """Compute max |found - expected| / |expected|: 0 where both are 0, inf where only `expected` is."""
     error = torch.where(found == expected, 0.0, (found - expected).abs() / expected.abs())
     return float(error.max())

@@ -10,8 +10,8 @@
     scaled_shortcuts  phi        x + phi(W x)/sqrt(L) SGD
     gpn               a phi + b  BSNN                 SGD
 
-SGD has the cell's momentum. BSNN: rows of W have norm one (bsnn.network). What is plain SGD is trained by bsnn.engine,
-the rest through autograd; the numbers are the same (tests/vanishing/test_tricks.py).
+SGD has the cell's momentum. BSNN: rows of W have norm one (bsnn.network). bsnn.engine trains the methods with plain
+SGD, autograd the others; the numbers are the same (tests/vanishing/test_tricks.py).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Point:
-    """State of a training after `step` updates.
+    """A training's state after `step` updates.
 
     loss: mean cross-entropy over the steps since the last point, each before its update; at step 0, of the first batch.
     ratio, norm: max / min and max over layers of ||dE/dV_l||_F at the last of these steps.
@@ -100,10 +100,10 @@ METHODS = {
 
 
 def train(method: Method, cell: Cell, data: Dataset, steps: int, every: int, evaluated: int) -> list[Point]:
-    """Train for `steps` updates where the data is, with a point at 0 and after each `every` of them.
+    """Train for `steps` updates on the data's device, with a point at 0 and after each `every` of them.
 
-    cell: of the plain function without batch norm; the method decides on these. evaluated: how many images, the first
-    of each split, the accuracies are taken on. A training whose loss is nan or inf ends there, with a last point whose
+    cell: of the plain function without batch norm; the method decides on both. evaluated: the number of images, the
+    first of each split, for the accuracies. A training whose loss is nan or inf ends there, with a last point whose
     loss is inf and without accuracies.
     """
     # As in bsnn.training.loop: a dead network's subnormal numbers are a hundred times slower than zeros. This thread
@@ -134,7 +134,7 @@ def train(method: Method, cell: Cell, data: Dataset, steps: int, every: int, eva
 
 
 def mini_batches(cell: Cell, data: Dataset, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first `steps` mini-batches of the cell's seed, as bsnn.training.loop takes them."""
+    """Yield the first `steps` mini-batches of the cell's seed, in the order of bsnn.training.loop."""
     n, taken, epoch = len(data.train_x), 0, 0
     while taken < steps:
         order = batch_order(cell.seed, epoch, n).to(data.train_x.device)

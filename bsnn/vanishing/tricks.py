@@ -1,4 +1,4 @@
-"""Alternatives to GPN in the talk, its "simple solution" and its "tricks", as far as torch doesn't have them.
+"""The talk's alternatives to GPN, its "simple solution" and its "tricks", as far as torch doesn't have them.
 
     normalised gradient     W^(l) <- W^(l) - eta G^(l) / ||G^(l)||_F,   G^(l) = dE/dW^(l)            NormalisedSGD
     adaptive gradients      torch.optim.Adam
@@ -6,8 +6,8 @@
     gradient clipping       torch.nn.utils.clip_grad_norm_
     shortcut connections    x^(l+1) = x^(l) + c phi(h^(l))                                           ShortcutBSNN
 
-Both networks here have BSNN's parameters, with the same names, shapes and initial values from the same generator: what
-is compared starts from the same weights.
+Both networks here have BSNN's parameters, with the same names, shapes and initial values from the same generator. So
+networks that are compared start from the same weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bsnn.quadrature import gaussian_moments
 
 
 class NormalisedSGD(torch.optim.Optimizer):
-    """Every layer moves by exactly lr in the Frobenius norm, whatever the size of its gradient.
+    """An optimiser that moves every layer by exactly lr in the Frobenius norm, whatever the size of its gradient.
 
     Args:
         params: tensors, or torch's parameter groups. A group with `stacked=True` holds tensors whose first axis counts
@@ -34,8 +34,8 @@ class NormalisedSGD(torch.optim.Optimizer):
         lr: eta, the length of a step.
 
     A layer whose gradient is 0, or so small that its dtype has no normal number for the norm (below 1e-38 in float32),
-    has no direction and stays. Norms are computed in float64: squares of float32 numbers below 1e-23 are 0, and such
-    gradients are what the method is for.
+    has no direction and stays. Norms are computed in float64: squares of float32 numbers below 1e-23 are 0, and the
+    method is meant for such gradients.
     """
 
     def __init__(self, params: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float) -> None:
@@ -45,7 +45,7 @@ class NormalisedSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update. closure: as in every torch optimiser."""
+        """Take one update. closure: as in every torch optimiser."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -62,7 +62,7 @@ class NormalisedSGD(torch.optim.Optimizer):
 
 
 def normalised_sgd(network: BSNN, lr: float) -> NormalisedSGD:
-    """NormalisedSGD that takes a BSNN's constrained layers one by one."""
+    """Make a NormalisedSGD that takes a BSNN's constrained layers one by one."""
     others = [parameter for name, parameter in network.named_parameters() if name != "V"]
     groups: list[dict[str, Any]] = [{"params": [network.V], "stacked": True}, {"params": others}]
     return NormalisedSGD(groups, lr)
@@ -100,13 +100,13 @@ class ShortcutBSNN(BSNN):
 
 
 def shortcut_growth(phi: Callable[[Tensor], Tensor], branch: float, depth: int, length: float = 1.0) -> list[float]:
-    """||x^(l)|| / ||x^(1)|| for l = 1..depth + 1 in an infinitely wide ShortcutBSNN at its start.
+    """Compute ||x^(l)|| / ||x^(1)|| for l = 1..depth + 1 in an infinitely wide ShortcutBSNN at its start.
 
-    Let q_l be the mean square of x^(l) over its units and mu_l their mean. Then h^(l) is N(0, q_l) and
+    h^(l) is N(0, q_l), q the mean square of x over its units and mu their mean, so that
 
         q_{l+1} = q_l + c^2 E phi(h)^2 + 2 c mu_l E phi(h),   mu_{l+1} = mu_l + c E phi(h);   q_1 = length, mu_1 = 0
 
-    The mixed term has no other part: W x depends on x by its length alone, so that phi(h) and x are uncorrelated.
+    since W x depends on x only through its length, so that phi(h) and x share nothing but their means.
     """
     q, mu, squares = length, 0.0, [length]
     for _ in range(depth):
@@ -131,5 +131,5 @@ class FreeBSNN(BSNN):
 
 
 def decayed(eta: float, decades: float, step: int, steps: int) -> float:
-    """The step size eta 10^(-decades step / steps) of step 0, 1, ..., steps - 1: exponential decay over `decades`."""
+    """Compute the step size eta 10^(-decades step / steps) of step 0, ..., steps - 1: a decay over `decades`."""
     return eta * math.pow(10.0, -decades * step / steps)

@@ -1,1 +1,1 @@
-"""The bridge study: GPN networks under the other papers' lenses."""
+"""The bridge study: GPN networks in the view of the other papers."""

@@ -14,11 +14,11 @@ from bsnn.config import ActivationConfig, DatasetConfig, StudyConfig
 from bsnn.gpn import GPN
 
 KINKS = (0.0,)
-"""Places where the paper's six functions may have a kink."""
+"""The places where the paper's six functions may have a kink."""
 
 
 class Stream(IntEnum):
-    """The first index of a part's random streams: part of every result, never renumber."""
+    """The first index of a part's random streams. It is part of every result: never renumber."""
 
     CORRELATION = 0
     NARROW = 1
@@ -107,6 +107,6 @@ def both() -> list[tuple[str, bool]]:
 
 
 def shown(depth: int) -> list[int]:
-    """0, 1, 2, ... and `depth`, about 12 to a factor of 10: layers that a curve on log axes needs."""
+    """List 0, 1, 2, ... and `depth`, about 12 to a factor of 10: the layers that a curve on log axes needs."""
     steps = {round(10 ** (k / 12)) for k in range(int(12 * math.log10(depth)) + 1)} if depth else set()
     return sorted({0, depth, *steps})

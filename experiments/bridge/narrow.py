@@ -1,4 +1,4 @@
-"""Parts of the bridge study about narrow networks: what survives at random weights, and where training ends."""
+"""Parts of the bridge study on narrow networks: survival of the input at random weights, and outcomes of training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VARIANTS = ("plain", "gpn", "rows")
 
 
 def narrow(config: BridgeConfig) -> Work:
-    """One input; first weights N(0, 1), so that h^(1) has the mean square of x, then square W of the law."""
+    """Pass one input through first weights N(0, 1), for h^(1) of the mean square of x, then square W of the law."""
     sizes, workers = config.sizes.narrow, threads_for(torch.device("cpu"), config.threads)
     layers = shown(sizes.depth)
 
@@ -64,8 +64,10 @@ def narrow(config: BridgeConfig) -> Work:
 
 
 def fitted(config: BridgeConfig) -> Work:
-    """The collapse paper's Figure 1 with other functions: |x|, mini-batches, Adam. Variants and functions of one
-    width start from the same directions of the weights and see the same data."""
+    """Train as in the collapse paper's Figure 1, with other functions: |x|, mini-batches, Adam.
+
+    Variants and functions of one width start from the same directions of the weights and see the same data.
+    """
     sizes, workers = config.sizes.fitted, threads_for(torch.device("cpu"), config.threads)
     target = TARGETS["abs"]
 
@@ -101,8 +103,11 @@ def fitted(config: BridgeConfig) -> Work:
 def narrow_stack(
     width: int, depth: int, networks: int, name: str, variant: str, random: torch.Generator
 ) -> NarrowStack:
-    """Networks R -> R. Variant "rows": the rows of the square W are v_i / |v_i|, as in the BSNN paper's section 3.2, in
-    training too; the first and the last layer are free, as there."""
+    """Make networks R -> R.
+
+    Variant "rows": the rows of the square W are v_i / |v_i|, also in training, as in the BSNN paper's section 3.2. The
+    first and the last layer are free, as there.
+    """
     stack = NarrowStack(
         (1, *[width] * (depth - 1), 1),
         networks,
@@ -119,5 +124,5 @@ def narrow_stack(
 
 
 def last_variation(stack: NarrowStack, grid_BD: Tensor) -> list[float]:
-    """Measure the variation of the last hidden layer's output, to six digits."""
+    """Compute the variation of the last hidden layer's output, with six digits."""
     return [float(f"{value:.6g}") for value in variation(stack.signals(grid_BD)[-2].double()).tolist()]

@@ -55,13 +55,12 @@ def table2(config: BridgeConfig) -> Work:
 
 
 def fourth_moment(phi: Phi) -> float:
-    """E phi'^4: 1 for a linear GPN function. What makes gradients of different layers differ at finite width."""
+    """Compute E phi'^4, which makes layers' gradients differ at finite width; 1 for a linear GPN function."""
     return gaussian_moments(lambda x: value_and_slope(phi, x)[1].square() + 0 * x, KINKS).second
 
 
 def accuracies_of(config: BridgeConfig) -> dict[str, list[float | None]]:
-    """Accuracies of each GPN function without batch norm, in the order of ACCURACIES; ours None where there are no
-    records."""
+    """List each GPN function's accuracies without batch norm, in the order of ACCURACIES; ours None without records."""
     records = read_records(Path(config.results_dir) / config.budget.name)
     theirs = paper.table2()
     found: dict[str, list[float | None]] = {}

@@ -1,4 +1,4 @@
-"""The trained networks of experiments.bridge: the cells of Table 2 without batch norm, looked into before and after."""
+"""The trained networks of experiments.bridge: the cells of Table 2 without batch norm, examined before and after."""
 
 from __future__ import annotations
 
@@ -56,8 +56,7 @@ def trained(config: BridgeConfig) -> Work:
 
 
 def checkpoints(config: BridgeConfig, name: str, seed: int) -> list[tuple[Cell, Path]]:
-    """Checkpoints of a unit's two cells, plain and GPN. A table with other settings, computed meanwhile, has its
-    own."""
+    """Return a unit's two cells, plain and GPN, with their checkpoints; a table with other settings has its own."""
     sizes = config.sizes.trained
     shape = TrainingBudget(sizes.depth, sizes.width, sizes.epochs, sizes.max_steps)
     folder = unfinished_folder(Path(config.results_dir) / config.budget.name / "bridge" / config.part)
@@ -97,7 +96,7 @@ def dataset(device: str) -> Dataset:
 
 
 def cell_of(config: BridgeConfig, dataset: str, name: str, gpn: bool, shape: TrainingBudget) -> Cell:
-    """A cell of Table 2 without batch norm, seed 0: of a budget's own shape, the one that experiments.train trains."""
+    """Make a cell of Table 2 without batch norm, seed 0; with a budget's own shape it is experiments.train's."""
     return Cell.from_config(
         TrainConfig(
             activation=config.activations[name],
@@ -113,10 +112,10 @@ def cell_of(config: BridgeConfig, dataset: str, name: str, gpn: bool, shape: Tra
 
 
 def class_gaps(network: BSNN, data: Dataset, images: int) -> list[list[float]]:
-    """layer, mean and standard deviation of the gap of pairs of one class, and of two, and the mean square entry of h.
+    """Compute by layer: mean and standard deviation of the gaps within a class and between two, and mean square of h.
 
-    Of the first `images` test images of each class, in float64: a dead network's squares underflow in float32. layer
-    counts the functions passed, from 1: the bottom layer's, which precedes the first constrained h.
+    It takes the first `images` test images of each class, in float64: a dead network's squares underflow in float32.
+    layer counts the functions passed, from 1: that of the bottom layer, which precedes the first constrained h.
     """
     chosen = torch.cat([(data.test_y == label).nonzero()[:images, 0] for label in data.test_y.unique()])
     labels_B = data.test_y[chosen].cpu()
@@ -134,10 +133,10 @@ def class_gaps(network: BSNN, data: Dataset, images: int) -> list[list[float]]:
 
 
 def pair_gaps(h_BN: Tensor) -> Tensor:
-    """(B, B)."""
+    """Compute the gaps of all pairs, (B, B)."""
     return torch.stack([gap(one_N, h_BN) for one_N in h_BN])
 
 
 def layers_shown(depth: int) -> list[int]:
-    """1, every tenth of the way, and `depth`."""
+    """List 1, every tenth of the way, and `depth`."""
     return sorted({1, depth, *(round(depth * k / 20) for k in range(1, 20) if round(depth * k / 20))})

@@ -1,4 +1,4 @@
-"""Wide networks with random weights: how far apart two inputs stay, at infinite and at finite width."""
+"""Wide networks with random weights: the distance of two inputs, at infinite and at finite width."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def decay(config: BridgeConfig) -> Work:
 
 
 def correlation(config: BridgeConfig) -> Work:
-    """Follow correlations through random networks. All functions see the same inputs and weights."""
+    """Compute the gaps of correlated inputs; all functions see the same inputs and weights."""
     sizes, workers = config.sizes.correlation, threads_for(torch.device("cpu"), config.threads)
     layers, rhos = shown(sizes.depth), list(sizes.rho)
 
     def one_draw(law: str, index: int) -> Tensor:
-        """(functions, layers, pairs, 2): gap, and the mean square entry of h."""
+        """Compute gap, and the mean square entry of h: (functions, layers, pairs, 2)."""
         code = Stream.CORRELATION, LAWS.index(law), index
         inputs = correlated_inputs(sizes.width, rhos, generator(config.seed, Purpose.BRIDGE, *code, 0))
         shape = sizes.width, sizes.width

@@ -10,7 +10,7 @@ Claim     A deep narrow ReLU network is the zero function at initialisation with
 Cost      budget=quick: 17 min on two cores of an AMD EPYC that three other studies shared: remedies 467 s, optimisers
           305 s, losses 104 s, targets 74 s, probability 43 s, orthogonal 21 s, the rest 21 s. A training step of 64
           networks of 10 layers and width 2 takes 1.5 ms on one core, twice to three times that with batch norm
-Output    results/<budget>/collapse/<part>.csv, the numbers, and .json, where they come from
+Output    results/<budget>/collapse/<part>.csv, the numbers, and .json, their provenance
 
 Columns, after those that name the unit
   chain        (law) layer, state, next (1-16 as the paper numbers them), count, total, probability. Law paper: the
@@ -80,11 +80,11 @@ PARTS = {
     "length": length,
     # Theorems 8 and 9: the probability of a zero output at one input, without and with random biases.
     "biases": biases,
-    # Theorem 10: the transition matrix from the paper's integrals, by its own assumptions simulated, and in networks.
+    # Theorem 10: the transition matrix from the paper's integrals, simulated under its assumptions, and in networks.
     "chain": chain,
     # Figure 6A: the probability of a zero function against depth, by simulation, exactly, and by Theorem 10.
     "probability": probability,
-    # Figure 6B: how many layers a width can have.
+    # Figure 6B: the number of layers that a width can have.
     "safe": safe,
     # Figure 7: the same probability with orthogonal weights.
     "orthogonal": orthogonal,

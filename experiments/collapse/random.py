@@ -1,4 +1,4 @@
-"""Deep narrow networks with random weights: how likely they are the zero function, and how long their signals are."""
+"""Deep narrow networks with random weights: the probability of the zero function, and the length of signals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNK = 10_000  # networks drawn at a time
 LAWS = ("he", "he_uniform")
 FUNCTIONS = {"relu": torch.relu, "tanh": torch.tanh}
 SHARES = (0.01, 0.1)  # Fig. 6B
-INPUT = 0.7  # Theorems 8 and 9 speak of any
+INPUT = 0.7  # Theorems 8 and 9 hold for any input
 STREAMS = {
     "chain": 0,
     "probability": 1,
@@ -146,7 +146,7 @@ def biases(config: CollapseConfig) -> Work:
                         for column_KN1 in stack.biases:
                             column_KN1.copy_(draw_weights(law, sizes.members, column_KN1.shape[1], 1, stream))
                 output_KBN = stack.signals(torch.tensor([[INPUT]], dtype=torch.float64))[-1]
-                rest_KBN = 0 if activated else stack.biases[-1].mT  # without random biases that is 0 too
+                rest_KBN = 0 if activated else stack.biases[-1].mT  # without random biases that is 0, too
                 zero = int((output_KBN == rest_KBN).all(dim=2).sum())
                 theory = collapse.zero_for_an_input(widths, biased, activated)
                 found.append([law, activated, sizes.members, zero, theory])
@@ -177,7 +177,7 @@ def length(config: CollapseConfig) -> Work:
 
 
 def _simulate(config: CollapseConfig, part: str, width: int, law: str) -> collapse.Dead:
-    """bsnn.collapse.probability.simulate, a stream for every CHUNK of networks."""
+    """Run bsnn.collapse.probability.simulate with a stream for every CHUNK of networks."""
     sizes: SweepSizes = getattr(config.sizes, part)
     code = STREAMS[part], width, ("orthogonal", *LAWS).index(law)
 

@@ -1,7 +1,7 @@
 """The trained networks of experiments.collapse: Figures 1-5 and section 5, many seeds of each setting in stacks.
 
-A member's start, and its mini-batches, are named by seed, target, initialisation and chunk: settings that differ in the
-optimiser, the loss or the remedy alone start from the same networks and see the same data.
+A member's start and its mini-batches have streams named by seed, target, initialisation and chunk. So settings that
+differ only in the optimiser, the loss or the remedy start from the same networks and see the same data.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ POINTS = {
     2: 32,
 }  # of the grid in each input, by inputs; even: 0, where networks without biases are 0, is not on it
 CURVE_POINTS = {1: 100, 2: 16}
-CURVES = 3  # members of each outcome, at most, whose curves are kept
+CURVES = 3  # the most members of each outcome whose curves are kept
 
 METHODS: dict[str, dict[str, Any]] = {
     "none": {},
@@ -39,8 +39,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "weight norm, data start": {"normalisation": "weight"},
     "dropout": {"dropout": 0.1},
 }
-"""Arguments of NarrowStack. The fifth starts as Salimans & Kingma propose (NarrowStack.normalise_from); the paper's
-fourth is "a simple re-parameterization"."""
+"""Arguments of NarrowStack.
+
+The fifth starts as Salimans & Kingma propose (NarrowStack.normalise_from). The paper's fourth is "a simple
+re-parameterization".
+"""
 
 
 @dataclass
@@ -69,7 +72,7 @@ COLUMNS = ("member", "dead_at_start", "outcome", "at_mean", "at_median", "value"
 
 
 def work(runs: Sequence[Run], sizes: TrainSizes, seed: int, workers: int) -> Work:
-    """A unit is a Run; its rows are its members."""
+    """Make a unit of each Run; its rows are its members."""
 
     def rows(unit: tuple[Any, ...]) -> list[Row]:
         run = Run(*unit)
@@ -87,7 +90,7 @@ def work(runs: Sequence[Run], sizes: TrainSizes, seed: int, workers: int) -> Wor
 
 
 def train(run: Run, sizes: TrainSizes, seed: int, chunk: int, members: int) -> list[tuple[bool, Fate, str]]:
-    """(dead at the start, fate, curve) of each member of a chunk."""
+    """Train a chunk; return (dead at the start, fate, curve) of each member."""
     target = TARGETS[run.target]
     code = list(TARGETS).index(run.target), list(INITIALISATIONS).index(run.initialisation), chunk
     start, data = (generator(seed, Purpose.COLLAPSE, STREAM, *code, use) for use in (0, 1))
@@ -113,7 +116,7 @@ def train(run: Run, sizes: TrainSizes, seed: int, chunk: int, members: int) -> l
 
 
 def _with_curves(trained: Sequence[tuple[bool, Fate, str]]) -> list[Row]:
-    """The rows of the members; curves of the first CURVES of each outcome."""
+    """Make the members' rows, with the curves of the first CURVES members of each outcome."""
     kept: dict[str, int] = {}
     rows: list[Row] = []
     for member, (dead, fate, curve) in enumerate(trained):

@@ -13,7 +13,7 @@ Cost      budget=quick: 5.6 min of one core's time (process time on a shared 2-c
 Output    results/<budget>/shrinkage/<part>.csv and .json
 
 Columns   distance is 1 - rho, rho the correlation of two inputs' signals; `infinite` is the same quantity at infinite
-          width, `bound` what the theorem allows. Signals are those after layer 0 (the inputs), 1, 2, ...
+          width, `bound` the theorem's bound. Signals are those after layer 0 (the inputs), 1, 2, ...
   maps      function, phase, sigma_w, sigma_b, slope (P'(1)), fixed_point, series_error and closed_error (of P on
             [-0.9, 0.9], against quadrature), layer, distance (from orthogonal inputs)
   bounds    theorem, function, setting (phase, or sigma), depth, farthest (1 - rho_max), floor (max_l P_l..P_1(0)),
@@ -27,9 +27,9 @@ Columns   distance is 1 - rho, rho the correlation of two inputs' signals; `infi
             below float64's resolution) or their root mean square. gradient: norm of dE/dW_l, E linear in z_L
   residual  function, sigma, draw, layer, rho_0, distance, infinite, measured_gain (of a small difference, squared),
             gain (the same at infinite width), bound (of gain)
-  fig4      draw, quantity, network (full, skimmed), stage (before, after training), index, value. index is the layer,
-            of loss and accuracy the step; farthest: by gradient ascent, where the block is entered; skimming
-            error: mean 1 - rho of what leaves the block in both networks, same input
+  fig4      draw, quantity, network (full, skimmed), stage (before, after training), index, value. index is the layer;
+            for loss and accuracy it is the step. farthest: by gradient ascent, at the block's input. skimming error:
+            mean 1 - rho of the block's outputs in both networks, same input
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from experiments.units import Work
 
 
 def of_sizes(make: Any, name: str) -> Any:
-    """`make` with the part's sizes, the seed and the device for its arguments."""
+    """Call `make` with the part's sizes, the seed and the device."""
 
     def part(config: ShrinkageConfig) -> Work:
         work: Work = make(getattr(config.sizes, name), config.seed, config.device)

@@ -69,7 +69,7 @@ class ResidualSizes:
 class Fig4Sizes:
     width: int = MISSING
     depth: int = MISSING
-    block_start: int = MISSING  # layers before the block
+    block_start: int = MISSING  # number of layers before the block
     block_length: int = MISSING
     steps: int = MISSING
     evaluations: int = MISSING

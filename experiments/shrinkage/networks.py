@@ -40,19 +40,19 @@ PAIRS = (0.9, 0.5, 0.0, -1.0)
 STARTS = (0.0, 0.0, -1.0, -1.0)
 """Starts of the search for the farthest pair: random and opposite inputs."""
 SLOPE_STARTS = (0.0, -1.0)
-"""Starts of that search for all slopes at a time."""
+"""Starts of the search for all slopes at once."""
 SEARCH_RATE = 0.05
 NEARBY = 1e-6
-"""1 - rho of the inputs whose growth is the measured gain."""
+"""1 - rho of two near inputs; the growth of their distance is the measured gain."""
 RESOLUTION = 1e-13
-"""Singular values below this share of the largest are rounding."""
+"""Singular values below this share of the largest are only rounding."""
 FIG1, DEPTH, SLOPE, FIG3, RESIDUAL = range(5)  # of the streams
 
 
 def network(
     phi: Phi, sigmas: tuple[float, float], width: int, seed: int, index: tuple[int, ...], dtype: torch.dtype
 ) -> Iterator[NormalisedLayer]:
-    """Layer after layer without end, each with a stream of its own."""
+    """Make layer after layer without end, each with a stream of its own."""
     number = 0
     while True:
         stream = generator(seed, Purpose.SHRINKAGE, *index, number)
@@ -141,7 +141,7 @@ def slope(sizes: Any, seed: int, device: str) -> Work:
     bounds = [shrinkage_bound(sizes.depth * nonlinearity(nn.LeakyReLU(value))) for value in sizes.slopes]
 
     def leaky(z_BN: Tensor) -> Tensor:
-        """Rows come in groups of equal size, one for each slope: all slopes pass through the same weights."""
+        """Apply leaky ReLU. Rows come in groups of equal size, one for each slope: all slopes use the same weights."""
         slope_B1 = slopes.to(z_BN).repeat_interleave(len(z_BN) // len(slopes))[:, None]
         return torch.where(z_BN > 0, z_BN, slope_B1 * z_BN)
 
@@ -153,7 +153,7 @@ def slope(sizes: Any, seed: int, device: str) -> Work:
         x_BN, y_BN = (one.repeat(len(slopes), 1).to(where) for one in inputs(starts, width, seed, index, dtype))
         layers = islice(network(leaky, (1.0, 0.0), width, seed, index, dtype), sizes.depth)
         if kind == "farthest":
-            # x and y in turn, so that the rows of one slope stay together
+            # x and y alternate, so that the rows of one slope stay together
             stack = nn.Sequential(*layers).to(where)
             best = farthest_pair(Interleaved(stack), x_BN, y_BN, sizes.search_steps, SEARCH_RATE)
             most = [float(one.iterate_distance(torch.tensor([1.0, 2.0]), sizes.depth)[-1].max()) for one in layer_maps]
@@ -176,12 +176,12 @@ def slope(sizes: Any, seed: int, device: str) -> Work:
 
 
 def interleave(xy_2BN: Tensor) -> Tensor:
-    """x_0, y_0, x_1, y_1, ...: (2 B, N)."""
+    """Interleave x and y: x_0, y_0, x_1, y_1, ...: (2 B, N)."""
     return xy_2BN.transpose(0, 1).flatten(0, 1)
 
 
 class Interleaved(nn.Module):
-    """A network that is given all x, then all y, as `farthest_pair` does, but sees them in turn."""
+    """A network that gets all x, then all y, as from `farthest_pair`, but processes them interleaved."""
 
     def __init__(self, inner: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ def fig3(sizes: Any, seed: int, device: str) -> Work:
         x_BN, y_BN = (one.to(where) for one in inputs(PAIRS, width, seed, index, dtype))
 
         def gain_bound(number: int) -> float | None:
-            """Inequality 4.3 for `number` layers, rho_max taken for the fixed point; none at criticality."""
+            """Compute inequality 4.3 for `number` layers, rho_max being the fixed point; None at criticality."""
             return math.sqrt(jacobian_bound(number * term, fixed)) if fixed > 0 else None
 
         return list(measures[quantity](islice(layers, sizes.depth), x_BN, y_BN, infinite, gain_bound, term))
@@ -257,7 +257,7 @@ def jacobian_rows(
             continue
         values = torch.linalg.svdvals(jacobian)
         rms = float(values.square().mean().sqrt())
-        # normalisation makes one direction 0: it is left out of the order
+        # Normalisation makes one direction 0, which the order leaves out.
         series = {"largest": values[0], "median": values[len(values) // 2], "smallest": values[-2]}
         for name, value in series.items():
             resolved = float(value) if value > RESOLUTION * values[0] else None
@@ -275,7 +275,7 @@ def gradient_rows(
 ) -> Iterator[Row]:
     stack = nn.Sequential(*layers).requires_grad_(True)
     output = stack(x_BN)[0]
-    # E is a fixed linear function of the output: its coefficients are the second input, as random as any
+    # E is a fixed linear function of the output. Its coefficients are the second input, which is random like any other.
     (output @ y_BN[0]).backward()
     norms = [float(torch.linalg.vector_norm(layer.weight.grad)) for layer in stack]
     for layer, norm in enumerate(norms, start=1):

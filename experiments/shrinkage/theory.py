@@ -34,16 +34,16 @@ FUNCTIONS: dict[str, Phi] = {
 CLOSED = ("relu", "leaky_relu", "erf")
 SERIES_DEGREE = 200
 SERIES_RHO = torch.linspace(-0.9, 0.9, 19, dtype=torch.float64)
-"""Correlations at which the series to that degree is compared: what it lacks is below 0.9^201 = 6e-10 of E phi^2."""
+"""Points at which the series to that degree is compared: its missing terms are below 0.9^201 = 6e-10 of E phi^2."""
 PHASES = ("ordered", "critical", "chaotic")
 RESIDUAL = ("relu", "tanh", "erf")
 """The functions of Theorem 2's networks."""
 FARTHEST_STARTS = (2.0, 1.75, 1.5, 1.25, 1.0)
-"""Input distances among which the one that stays farthest is looked for. On [0, 1] P is least at correlation 0."""
+"""Input distances in the search for the one that stays farthest. On [0, 1] P is least at correlation 0."""
 
 
 def initialisation(phi: Phi, phase: str) -> tuple[float, float] | None:
-    """(sigma_w, sigma_b) of a phase, None where there is none.
+    """Return (sigma_w, sigma_b) of a phase, None if there is none.
 
     Ordered: sigma_b^2 such that P'(1) = 1 / 1.1. Chaotic: half of the critical sigma_b^2 / sigma_w^2, if that isn't 0.
     """
@@ -74,11 +74,11 @@ def maps(sizes: Any, seed: int, device: str) -> Work:
 
 
 def route_errors(layer: CorrelationMap) -> tuple[float, float | None]:
-    """Largest distances of P by its Hermite series, and by a closed form where there is one, from P by quadrature."""
+    """Compute the largest errors of P by Hermite series, and by closed form if there is one, against quadrature."""
     phi, sigmas = layer.phi, (layer.sigma_w, layer.sigma_b)
     by_quadrature = CorrelationMap(phi, *sigmas, closed_forms=False)(SERIES_RHO)
     coefficients = hermite_coefficients(phi, SERIES_DEGREE)
-    # the series' denominator lacks the terms of higher degree, which are no error of the map at |rho| <= 0.9
+    # The series' denominator lacks the terms of higher degree. They are no error of the map at |rho| <= 0.9.
     kept = sigmas[1] ** 2 + sigmas[0] ** 2 * float(coefficients.square().sum())
     whole = sigmas[1] ** 2 + sigmas[0] ** 2 * layer.covariance.second
     series_error = float((series_map(coefficients, SERIES_RHO, *sigmas) * kept / whole - by_quadrature).abs().max())
@@ -87,7 +87,7 @@ def route_errors(layer: CorrelationMap) -> tuple[float, float | None]:
 
 
 def shown_layers(depth: int) -> list[int]:
-    """0 to 20, and from there 20 a decade, to `depth`."""
+    """List 0 to 20, and from there 20 a decade, to `depth`."""
     spaced = {round(10 ** (step / 20)) for step in range(26, 20 * math.ceil(math.log10(max(depth, 2))) + 1)}
     return sorted({*range(min(depth, 20) + 1), *(number for number in spaced if number <= depth), depth})
 
@@ -118,7 +118,7 @@ def bounds(sizes: Any, seed: int, device: str) -> Work:
 
 
 def checked(layer: CorrelationMap | ResidualMap, term: float, depth: int) -> Sequence[float]:
-    """1 - rho_max, max_l P..P(0), gain, its bound, excess convexity, its bound, for `depth` times the same layer."""
+    """Compute 1 - rho_max, max_l P..P(0), gain, its bound, excess convexity, its bound, for `depth` equal layers."""
     distances = layer.iterate_distance(torch.tensor(FARTHEST_STARTS, dtype=torch.float64), depth)
     farthest = float(distances[1:].amax(dim=1).min())
     floor = 1 - float(distances[1:, -1].min())  # inputs of correlation 0
@@ -129,5 +129,5 @@ def checked(layer: CorrelationMap | ResidualMap, term: float, depth: int) -> Seq
 
 
 def composition(layer: CorrelationMap | ResidualMap, depth: int) -> Callable[[Tensor], Tensor]:
-    """P o ... o P."""
+    """Return P o ... o P."""
     return lambda rho: 1 - layer.iterate_distance(1 - rho, depth)[-1]

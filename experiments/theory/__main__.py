@@ -8,7 +8,7 @@ Claim     In a wide layer of random orthogonal weights a GPN function keeps the 
           probability that goes to 1 (Theorems 2 and 3), and with it the norms of all gradients (Proposition 1).
 Cost      budget=quick: 115 s of one core of an AMD EPYC (shell 39 s, constants 29 s, gradient 17 s, depth 12 s, the
           rest 18 s)
-Output    results/<budget>/theory/<part>.csv, the numbers, and <part>.json, where they come from
+Output    results/<budget>/theory/<part>.csv, the numbers, and <part>.json, their provenance
 
 Columns   by part; all numbers without unit
 gradient   draw, function, gpn, root (of b); signal, error, gradient: ||x||, ||y|| and, by autograd, ||dE/dW||_F of one
@@ -69,7 +69,7 @@ PARTS = {
     "lemma6": lemma6,
     # Theorems 2 and 3, Definition 4, Lemma 2: the probability of leaving the shell against the width.
     "shell": shell,
-    # Theorem 2 applied again and again: the norm of the signal along 200 layers.
+    # Theorem 2 applied repeatedly: the norm of the signal along 200 layers.
     "depth": depth,
     # The talk's first demonstration: the norm of f(z) against that of z.
     "talk": talk,

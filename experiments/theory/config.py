@@ -16,7 +16,7 @@ from bsnn.randomness import Purpose, generator
 
 
 class Stream(IntEnum):
-    """The first index of a part's random streams: part of every result, never renumber."""
+    """The first index of a part's random streams. It is part of every result: never renumber."""
 
     TALK = 0
     GRADIENT = 1
@@ -50,7 +50,7 @@ class ConstantsSizes:
 class ShellSizes:
     widths: list[int] = MISSING
     draws: int = MISSING
-    haar_widths: list[int] = MISSING  # where W x is computed with W, too
+    haar_widths: list[int] = MISSING  # widths at which W x is also computed with W
     haar_draws: int = MISSING
     eps: list[float] = MISSING
 
@@ -58,7 +58,7 @@ class ShellSizes:
 @dataclass
 class DepthSizes:
     widths: list[int] = MISSING
-    layers: list[int] = MISSING  # those written down
+    layers: list[int] = MISSING  # layers that are written down
     draws: int = MISSING
     eps: list[float] = MISSING
 
@@ -132,6 +132,6 @@ def stream(config: TheoryConfig, part: Stream, *index: int) -> torch.Generator:
 
 
 def functions() -> dict[tuple[str, bool], Phi]:
-    """The paper's six by (name, GPN or not): plain ones first."""
+    """Return the paper's six functions by (name, GPN or not): plain ones first."""
     plain: dict[tuple[str, bool], Phi] = {(name, False): make() for name, make in PAPER_ACTIVATIONS.items()}
     return plain | {(name, True): GPN(make()) for name, make in PAPER_ACTIVATIONS.items()}

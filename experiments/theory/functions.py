@@ -1,4 +1,4 @@
-"""Parts of the theory study about gradients and functions of one variable: Propositions 1-3, Theorem 1, Lemma 1."""
+"""Parts of the theory study on gradients and functions of one variable: Propositions 1-3, Theorem 1, Lemma 1."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bsnn.theory.hermite import hermite_coefficients, hermite_series, linearisat
 from experiments.theory.config import Stream, TheoryConfig, functions, stream
 from experiments.units import Row, Unit, Work
 
-# Differentiable but at 0, as ReLU is, but with a jump there, which neither Theorem 1 nor Proposition 2 survives.
+# Differentiable except at 0, as ReLU is, but with a jump there, for which Theorem 1 and Proposition 2 fail.
 JUMPS: dict[str, Phi] = {
     "x - 2 sqrt(2/pi) sign(x)": lambda x: x - 2 * math.sqrt(2 / math.pi) * torch.sign(x),
     "x + sign(x)": lambda x: x + torch.sign(x),
@@ -27,7 +27,7 @@ LINES: dict[str, Phi] = {"identity": lambda x: x, "negation": lambda x: -x}
 
 
 def gradient(config: TheoryConfig) -> Work:
-    """One network for each draw of x^(1), weights and dE/dx^(L+1).
+    """Make one network for each draw of x^(1), weights and dE/dx^(L+1).
 
     Its function is x, -x, one of the six, or one of their GPN versions with either root b.
     """
@@ -55,9 +55,9 @@ NORMS, ENDS = ("signal", "error", "gradient"), ("min", "max", "first", "last")
 
 
 def summary(norms_L3: Tensor) -> Row:
-    """Return of each norm the least and the largest over the layers, and those of layers 1 and L.
+    """Return each norm's least and largest value over the layers, and its values at layers 1 and L.
 
-    Last, the largest relative difference between the gradient's norm and the product of the two others.
+    The last entry is the largest relative difference between the gradient's norm and the product of the two others.
     """
     signal_L, error_L, gradient_L = norms_L3.unbind(1)
     ends = torch.stack([norms_L3.amin(0), norms_L3.amax(0), norms_L3[0], norms_L3[-1]], dim=1)
@@ -65,7 +65,7 @@ def summary(norms_L3: Tensor) -> Row:
 
 
 def layer_norms(phi: Phi, weights_LNN: list[Tensor], start_N: Tensor, error_N: Tensor) -> Tensor:
-    """||x^(l)||, ||y^(l)|| by equations (1)-(3), and ||dE/dW^(l)||_F by autograd, apart from them: (L, 3)."""
+    """Compute ||x^(l)||, ||y^(l)|| by equations (1)-(3), and independently ||dE/dW^(l)||_F by autograd: (L, 3)."""
     signals, slopes, x_N = [], [], start_N
     for W_NN in weights_LNN:
         signals.append(x_N)
@@ -84,7 +84,7 @@ def layer_norms(phi: Phi, weights_LNN: list[Tensor], start_N: Tensor, error_N: T
 
 
 def hermite(config: TheoryConfig) -> Work:
-    """The coefficients a_0, ..., a_degree."""
+    """Compute the coefficients a_0, ..., a_degree."""
     sizes = config.sizes.hermite
     phis = functions()
 
@@ -96,7 +96,7 @@ def hermite(config: TheoryConfig) -> Work:
 
 
 def constants(config: TheoryConfig) -> Work:
-    """Moments, distance from a line and both roots (a, b), with what is left of equations (10) and (11)."""
+    """Compute moments, distance from a line and both roots (a, b), with the residuals of equations (10) and (11)."""
     sizes = config.sizes.constants
 
     def drawn(family: str) -> dict[str, Phi]:
@@ -132,8 +132,8 @@ def moments_row(phi: Phi) -> Row:
 
 def constants_row(phi: Phi) -> Row:
     moments, discriminant = moments_and_discriminant(phi, ())
-    # gain = E z psi psi' for psi = a phi + b (bsnn.theory.concentration.ShellLaw.gain): 0 from b^2, the rest from two
-    # moments
+    # gain = E z psi psi' for psi = a phi + b (bsnn.theory.concentration.ShellLaw.gain): b^2 adds 0, two moments give
+    # the rest.
     squared, linear = (radial_slope(f) for f in (lambda x: phi(x) ** 2, phi))
     residual, b, gain = 0.0, {}, {}
     for root in "+-":
@@ -150,7 +150,7 @@ def constants_row(phi: Phi) -> Row:
 
 
 def rounded_selu(x: Tensor) -> Tensor:
-    """SELU with its two constants rounded to four decimals, as they are often printed."""
+    """Compute SELU with its two constants rounded to four decimals, as they are often printed."""
     return 1.0507 * torch.where(x > 0, x, 1.6733 * torch.expm1(x.clamp(max=0)))
 
 
@@ -159,26 +159,26 @@ def near_line(eps: float) -> Phi:
 
 
 def polynomial(random: torch.Generator) -> Phi:
-    """Degree 8 at most, its Hermite coefficients Gaussian."""
+    """Draw a polynomial of degree 8 at most, its Hermite coefficients Gaussian."""
     degree = int(torch.randint(2, 9, (), generator=random))
     coefficients = torch.randn(degree + 1, generator=random, dtype=torch.float64)
     return lambda x: hermite_series(coefficients, x)
 
 
 def network(random: torch.Generator) -> Phi:
-    """sum of eight tanh(w x + c)."""
+    """Draw a sum of eight tanh(w x + c)."""
     v, w, c = torch.randn(3, 8, generator=random, dtype=torch.float64)
     return lambda x: (v * torch.tanh(2 * w * x[..., None] + c)).sum(-1)
 
 
 def waves(random: torch.Generator) -> Phi:
-    """sum of eight sin(w x + c)."""
+    """Draw a sum of eight sin(w x + c)."""
     v, w, c = torch.randn(3, 8, generator=random, dtype=torch.float64)
     return lambda x: (v * torch.sin(2 * w * x[..., None] + c)).sum(-1)
 
 
 def kinked(random: torch.Generator) -> Phi:
-    """A piecewise linear function with four kinks."""
+    """Draw a piecewise linear function with four kinks."""
     v, c = torch.randn(2, 4, generator=random, dtype=torch.float64)
     slope = float(torch.randn((), generator=random, dtype=torch.float64))
     return lambda x: slope * x + (v * (x[..., None] - c).abs()).sum(-1)
@@ -193,7 +193,7 @@ FAMILIES: dict[str, Callable[[torch.Generator], Phi]] = {
 
 
 def lemma1(config: TheoryConfig) -> Work:
-    """Moment generating functions of phi(z) and phi'(z) beside the bound that sub-Gaussian concentration gives."""
+    """Compute moment generating functions of phi(z) and phi'(z) beside the bound of sub-Gaussian concentration."""
     phis = functions()
 
     def rows(unit: Unit) -> list[Row]:
@@ -214,7 +214,7 @@ JUMP = 1e3  # a difference quotient beyond this is a jump, not a slope
 
 
 def variance_proxy(f: Phi) -> tuple[str, float]:
-    """("Lipschitz", K^2), or for an f that jumps ("bounded", R^2 / 4), R the length of its range; from a fine grid."""
+    """Return ("Lipschitz", K^2) or, if f jumps, ("bounded", R^2 / 4), R its range's length; from a fine grid."""
     step = 1e-4
     values = f(torch.arange(-20, 20, step, dtype=torch.float64) + step / 2)
     steepest = float(values.diff().abs().max()) / step

@@ -1,7 +1,7 @@
 """Parts of the theory study about norms: Theorems 2 and 3, Definition 4, Lemmas 2, 3 and 5.
 
-For a fixed x with ||x|| = sqrt(d) and Haar-uniform W, W x is uniform on the sphere of radius sqrt(d) (parts lemma4 and
-lemma6 test that with matrices), so u = sqrt(d) z / ||z|| with z ~ N(0, I_d) is drawn instead of W: d numbers for d^2.
+For a fixed x with ||x|| = sqrt(d) and Haar-uniform W, W x is uniform on the sphere of radius sqrt(d); parts lemma4 and
+lemma6 test that with matrices. So u = sqrt(d) z / ||z|| with z ~ N(0, I_d) is drawn instead of W: d numbers for d^2.
 
 Shapes in names: B draws, N width.
 """
@@ -25,7 +25,7 @@ from experiments.units import Row, Unit, Work
 BLOCK = 2**21  # numbers drawn at a time
 SPHERE, HAAR = "sphere", "haar"
 
-# What of a layer is measured: 1/d sum y_i^2 g(h_i), g = phi^2 or phi'^2, for h on the sphere or Gaussian, and y.
+# The measurement of a layer: 1/d sum y_i^2 g(h_i), g = phi^2 or phi'^2, for h on the sphere or Gaussian, and y.
 CASES = {
     "forward": ("phi", True, "ones"),  # Theorem 2, ||x|| = sqrt(d)
     "forward, x Gaussian": ("phi", False, "ones"),  # Theorem 2, x thin-shell concentrated, not on the shell
@@ -37,7 +37,7 @@ CASES = {
 
 
 def error_vector(kind: str, width: int) -> Tensor:
-    """A fixed y, ||y||^2 = d: all 1; evenly spread over [-sqrt(3), sqrt(3)] nearly; or sqrt(d) at one unit."""
+    """Make a fixed y, ||y||^2 = d: all 1; nearly evenly spread over [-sqrt(3), sqrt(3)]; or sqrt(d) at one unit."""
     if kind == "ones":
         y_N = torch.ones(width, dtype=torch.float64)
     elif kind == "bounded":
@@ -50,7 +50,7 @@ def error_vector(kind: str, width: int) -> Tensor:
 
 
 def shell(config: TheoryConfig) -> Work:
-    """Measure how often 1/d sum y_i^2 g(h_i) is eps or more away from 1, and its mean and standard deviation."""
+    """Count how often 1/d sum y_i^2 g(h_i) is eps or more away from 1, with its mean and standard deviation."""
     sizes = config.sizes.shell
     phis = functions()
     laws = {key: {"phi": forward_law(phi), "slope": backward_law(phi)} for key, phi in phis.items()}
@@ -71,7 +71,7 @@ def shell(config: TheoryConfig) -> Work:
 
 
 def preactivations(config: TheoryConfig, route: str, width: int) -> tuple[Tensor, Tensor]:
-    """W x for x = (1, ..., 1), by either route (B, N), and the radius ||z|| / sqrt(d) of an independent Gaussian z."""
+    """Compute W x for x = (1, ..., 1), by either route (B, N), and ||z|| / sqrt(d) of an independent Gaussian z."""
     sizes = config.sizes.shell
     random = stream(config, Stream.SHELL, width, [SPHERE, HAAR].index(route))
     if route == HAAR:
@@ -110,7 +110,7 @@ def shell_row(
 
 
 def measured(phi: Phi, what: str, h_BN: Tensor) -> Tensor:
-    """phi(h)^2 or phi'(h)^2."""
+    """Compute phi(h)^2 or phi'(h)^2."""
     if what == "phi":
         with torch.no_grad():
             return phi(h_BN).square()
@@ -123,10 +123,10 @@ def blocks_of(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def depth(config: TheoryConfig) -> Work:
-    """||x^(l)||^2 / d along a network of fresh Haar matrices, GPN functions; x^(1) on the shell.
+    """Follow ||x^(l)||^2 / d along a network of fresh Haar matrices with GPN functions; x^(1) is on the shell.
 
-    Given ||x^(l)||, h^(l) = W^(l) x^(l) is uniform on the sphere of that radius, whatever its direction: the norms are
-    a Markov chain, drawn here without matrices. All functions, with either root b, see the same directions.
+    Given ||x^(l)||, h^(l) = W^(l) x^(l) is uniform on the sphere of that radius, whatever its direction. So the norms
+    are a Markov chain, drawn here without matrices. All functions, with either root b, see the same directions.
     """
     sizes = config.sizes.depth
     phis = {(name, root): GPN(make(), root) for name, make in PAPER_ACTIVATIONS.items() for root in "+-"}
@@ -159,7 +159,7 @@ def depth_row(square_B: Tensor, limit: float, gain: float, all_eps: list[float])
 
 
 def lemma3(config: TheoryConfig) -> Work:
-    """The exact probability of leaving the shell beside the lemma's bound, without a random number."""
+    """Compute the exact probability of leaving the shell beside the lemma's bound, without random numbers."""
     sizes = config.sizes.lemma3
 
     def rows(unit: Unit) -> list[Row]:
@@ -173,7 +173,7 @@ def lemma3(config: TheoryConfig) -> Work:
     return Work(("delta",), columns, [(delta,) for delta in sizes.deltas], rows, {"version": 1})
 
 
-# Continuous functions that are no square of a Lipschitz function: E f(z) is finite for the first alone.
+# Continuous functions that are not the square of a Lipschitz function: E f(z) is finite for the first alone.
 EXPONENTIALS: dict[str, Phi] = {
     "exp(x^2/8)": lambda x: torch.exp(x.square() / 8),
     "exp(x^2)": lambda x: torch.exp(x.square()),
@@ -181,7 +181,7 @@ EXPONENTIALS: dict[str, Phi] = {
 
 
 def lemma5(config: TheoryConfig) -> Work:
-    """|sum a_i f(sqrt(d) z_i / ||z||) - sum a_i f(z_i)| / d against d, a = (1, ..., 1)."""
+    """Compute |sum a_i f(sqrt(d) z_i / ||z||) - sum a_i f(z_i)| / d against d, a = (1, ..., 1)."""
     sizes = config.sizes.lemma5
     phis = {name: GPN(make()) for name, make in PAPER_ACTIVATIONS.items()}
 

@@ -1,4 +1,4 @@
-"""Parts of the theory study about directions: Lemmas 4 and 6, and the talk's two demonstrations.
+"""Parts of the theory study on directions: Lemmas 4 and 6, and the talk's two demonstrations.
 
 Shapes in names: B samples, N dimension or width.
 """
@@ -28,12 +28,12 @@ def gaussian(samples: int, width: int, random: torch.Generator) -> Tensor:
 
 
 def cube(samples: int, width: int, random: torch.Generator) -> Tensor:
-    """Independent and uniform on [-sqrt(3), sqrt(3)]: variance 1, thin-shell concentrated, not spherical."""
+    """Draw independent numbers uniform on [-sqrt(3), sqrt(3)]: variance 1, thin-shell concentrated, not spherical."""
     return (torch.rand(samples, width, generator=random, dtype=torch.float64) * 2 - 1) * math.sqrt(3)
 
 
 def haar_product(samples: int, width: int, random: torch.Generator) -> Tensor:
-    """W x with a W for each sample, x from the cube: the direction must be uniform though that of x is not."""
+    """Compute W x with a W for each sample, x from the cube: the direction must be uniform, though x's is not."""
     x_BN = cube(samples, width, random)
     return torch.cat([
         (haar_orthogonal(len(x), width, width, generator=random, dtype=torch.float64) @ x.unsqueeze(-1)).squeeze(-1)
@@ -42,7 +42,7 @@ def haar_product(samples: int, width: int, random: torch.Generator) -> Tensor:
 
 
 def raw_qr(samples: int, width: int, random: torch.Generator) -> Tensor:
-    """The first column of Q as LAPACK's QR of a Gaussian matrix returns it, without correcting signs."""
+    """Take the first column of Q as LAPACK's QR of a Gaussian matrix returns it, without correcting signs."""
     columns = []
     for at in range(0, samples, max(1, BLOCK // width**2)):
         count = min(BLOCK // width**2, samples - at)
@@ -52,7 +52,7 @@ def raw_qr(samples: int, width: int, random: torch.Generator) -> Tensor:
 
 
 def stretched(samples: int, width: int, random: torch.Generator) -> Tensor:
-    """A Gaussian vector whose first entry is half as large again as the others."""
+    """Draw a Gaussian vector whose first entry is half as large again as the others."""
     x_BN = gaussian(samples, width, random)
     x_BN[:, 0] *= 1.5
     return x_BN
@@ -63,7 +63,7 @@ CONTROLS: dict[str, Sampler] = {"cube": cube, "raw QR": raw_qr, "stretched": str
 
 
 def lemma4(config: TheoryConfig) -> Work:
-    """p-values of three tests of uniformity; the controls are not uniform, each in a way that one test sees."""
+    """Compute p-values of three tests of uniformity; each control is not uniform in a way that one test detects."""
     sizes = config.sizes.lemma4
     samplers = UNIFORM | CONTROLS
 
@@ -82,7 +82,7 @@ def lemma4(config: TheoryConfig) -> Work:
 
 
 def lemma6(config: TheoryConfig) -> Work:
-    """One coordinate of W x against sqrt(d) theta_1 and N(0, 1): with matrices (a W for each draw), and exactly."""
+    """Compare a coordinate of W x with sqrt(d) theta_1 and N(0, 1): by matrices (a W for each draw), and exactly."""
     sizes = config.sizes.lemma6
     inputs: dict[str, Sampler] = {
         "ones": lambda samples, width, _: torch.ones(samples, width, dtype=torch.float64),
@@ -115,11 +115,11 @@ def lemma6(config: TheoryConfig) -> Work:
     return Work(("route", "width"), columns, units, rows, {"version": 1})
 
 
-TALK_A, TALK_B = 1.4674, 0.3885  # Tanh's constants, as the talk's code has them
+TALK_A, TALK_B = 1.4674, 0.3885  # Tanh's constants in the talk's code
 
 
 def talk(config: TheoryConfig) -> Work:
-    """||z|| and ||f(z)||, as the talk's code computes them, but in float64."""
+    """Compute ||z|| and ||f(z)|| as in the talk's code, but in float64."""
     sizes = config.sizes.talk
 
     def rows(unit: Unit) -> list[Row]:
@@ -136,7 +136,7 @@ def talk(config: TheoryConfig) -> Work:
 
 
 def histogram(config: TheoryConfig) -> Work:
-    """The coordinates of W x, x = (1, ..., 1), for one W: drawn by our route, and as the talk's code draws it.
+    """Compute the coordinates of W x, x = (1, ..., 1), for one W by our route, and one by the talk's code.
 
     The talk takes the polar factor of a Gaussian matrix whose columns are scaled to norm 1. Its law does not change if
     the matrix is rotated from the left, so that it is Haar-uniform as well.

@@ -1,4 +1,4 @@
-"""conf/vanishing/<budget>.yaml: the sizes of each part of experiments.vanishing."""
+"""The sizes of each part of experiments.vanishing: conf/vanishing/<budget>.yaml."""
 
 from __future__ import annotations
 
@@ -94,5 +94,5 @@ class VanishingConfig(StudyConfig):
 
 
 def workers(config: VanishingConfig) -> int:
-    """Number of networks that are computed side by side."""
+    """Return the number of networks that are computed side by side."""
     return threads_for(provenance.choose_device(config.device), config.threads)

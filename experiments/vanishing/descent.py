@@ -1,4 +1,4 @@
-"""Parts of experiments.vanishing that descend: on the talk's quadratic, along normalised gradients, by the tricks."""
+"""Parts of experiments.vanishing on descent: on the talk's quadratic, along normalised gradients, by the tricks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from experiments.vanishing.config import VanishingConfig, workers
 
 Unit = tuple[Any, ...]
 
-ANGLE = 0.6  # radians; the quadratic is run in coordinates turned by it
+ANGLE = 0.6  # radians by which the quadratic's coordinates are rotated
 BATCH, MOMENTUM = 64, 0.5  # of the paper's training
 
 
@@ -54,7 +54,7 @@ def steps_against_eta(config: VanishingConfig) -> Work:
 
 
 def paths(config: VanishingConfig) -> Work:
-    """Descend from theta = (1, 1) on the talk's Q; decay as in bsnn.vanishing.tricks.decayed."""
+    """Follow paths from theta = (1, 1) on the talk's Q; decay as in bsnn.vanishing.tricks.decayed."""
     sizes = config.sizes.paths
     Q = np.diag(quadratic.TALK_EIGENVALUES)
 
@@ -72,7 +72,7 @@ def paths(config: VanishingConfig) -> Work:
 
 
 def deep(config: VanishingConfig) -> Work:
-    """Train on all images at every step, so that it is the step that keeps a run from converging, not noise.
+    """Train on all images at every step: if a run doesn't converge, its step is the reason, and not noise.
 
     E = mean ||f - t||^2 / 2, t one-hot: a cross-entropy has no minimum that could be reached.
     """
@@ -136,7 +136,7 @@ def tricks(config: VanishingConfig) -> Work:
 
 
 def _identity(config: VanishingConfig, names: Iterable[str]) -> dict[str, Any]:
-    """The code's version and the functions by these names."""
+    """Return the code's version and the functions of these names."""
     chosen = {name: config.activations[name] for name in names}
     return {
         "version": 1,
@@ -147,7 +147,7 @@ def _identity(config: VanishingConfig, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _cell(config: VanishingConfig, function: str, depth: int, width: int, seed: int, rate: float = 1.0) -> Cell:
-    """A plain cell of the paper's training; epochs and evaluations are not its affair here."""
+    """Make a plain cell of the paper's training; its epochs and evaluations don't matter here."""
     activation = config.activations[function]
     return Cell(
         dataset="mnist",

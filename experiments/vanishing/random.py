@@ -29,7 +29,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 
 class Stream(IntEnum):
-    """The first index of a part's random streams: part of every result, never renumber."""
+    """The first index of a part's random streams. It is part of every result: never renumber."""
 
     TALK = 0
     CHAIN = 1
@@ -108,7 +108,7 @@ def chain(config: VanishingConfig) -> Work:
 
 
 def factors_of_one(config: VanishingConfig) -> Work:
-    """The first of the chains that are drawn whose derivatives are not all 0, or the first."""
+    """Write down the first drawn chain whose derivatives are not all 0, or else the first."""
     sizes = config.sizes.factors
 
     def rows(unit: Unit) -> list[Row]:
@@ -132,7 +132,7 @@ def _laws(sizes: ChainSizes) -> list[Unit]:
 
 
 def _chains(config: VanishingConfig, sizes: ChainSizes, part: Stream, law: str, scale: float) -> Chains:
-    """Draw chains. All functions and scales see the same numbers, x ~ N(0, 1); alpha = 1."""
+    """Draw the chains: all functions and scales see the same numbers, x ~ N(0, 1); alpha = 1."""
     stream = generator(config.seed, Purpose.VANISHING, part)
     x_S = torch.randn(sizes.chains, generator=stream, dtype=torch.float64)
     w_SL, b_SL = torch.randn(2, sizes.chains, sizes.depth, generator=stream, dtype=torch.float64)
@@ -142,7 +142,7 @@ def _chains(config: VanishingConfig, sizes: ChainSizes, part: Stream, law: str, 
 
 
 def _slopes(found: Factors) -> tuple[float, ...]:
-    """The largest slope, the largest where |z| > FAR, the smallest and largest where z > 0; nan where there is none."""
+    """Find the largest slope, the largest where |z| > FAR, the extremes where z > 0; nan where there is none."""
 
     def extreme(chosen: Tensor, largest: bool) -> float:
         slopes = found.slope_SL[chosen]

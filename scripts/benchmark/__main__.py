@@ -1,12 +1,12 @@
-"""Time a step of training: bsnn.network, torch.func's vmap and the engine, against this machine's ceilings.
+"""Time a step of training: bsnn.network, torch.func's vmap, and the engine, against this machine's ceilings.
 
     python -m scripts.benchmark                 writes results/bench/<device>.csv and .md; about 20 minutes on 2 cores
     python -m scripts.benchmark --quick         width 100 only, three functions: a minute or two
     python -m scripts.benchmark --time-limit 80 stops in time, exits with 75; the same command goes on
     python -m scripts.benchmark --against DIR   the engine of another checkout in the same rounds
 
-One process, all contestants interleaved: a round times each of them once, and the medians over rounds are compared, so
-that a busy machine slows all of them. A network's step is a forward and backward pass over 64 random samples, SGD with
+One process runs all contestants interleaved: a round times each of them once, and the medians over rounds are compared.
+So a busy machine slows all of them. A network's step is a forward and backward pass over 64 random samples, SGD with
 momentum, and the gradient norm of every layer, at depth 200. Numbers below 1e-38 are flushed to zero for all.
 """
 
@@ -67,9 +67,9 @@ def seconds_of(step: Callable[[], object], device: torch.device) -> float:
 
 
 def measure(contestants: Sequence[Contestant], rounds: int, device: torch.device, bar: tqdm[Any]) -> list[list[float]]:
-    """Seconds of a network's step of each contestant, `rounds` times; a first round, not counted, warms up.
+    """Time a network's step of each contestant in seconds, `rounds` times; a first round warms up and isn't counted.
 
-    A timing is of steps enough for 0.15 s. Where that is several, one that isn't counted comes first: the contestant
+    A timing takes enough steps for 0.15 s. If that is several, one uncounted step comes first, since the contestant
     before has emptied the caches.
     """
     times: list[list[float]] = [[] for _ in contestants]
@@ -92,7 +92,7 @@ def measure(contestants: Sequence[Contestant], rounds: int, device: torch.device
 
 
 def machine(device: torch.device, cores: int) -> dict[str, float]:
-    """GFLOP/s of a large product and GB/s of a large copy (read and written), on one thread and on all."""
+    """Measure GFLOP/s of a large product and GB/s of a large copy (read and written), on one thread and on all."""
 
     def rate(step: Callable[[], object], amount: float) -> float:
         step()
@@ -114,7 +114,7 @@ def machine(device: torch.device, cores: int) -> dict[str, float]:
 
 
 def memory(width: int, networks: int) -> tuple[float, float]:
-    """Peak memory of two steps of a stack and the sum it is held against, bytes; in a process of its own."""
+    """Measure, in a process of its own, two steps' peak memory and the sum it is compared with, in bytes."""
     done = subprocess.run(
         [sys.executable, "-m", "scripts.benchmark", "--memory", str(width), str(networks)],
         capture_output=True,
@@ -128,7 +128,7 @@ def memory(width: int, networks: int) -> tuple[float, float]:
 
 def print_memory(width: int, networks: int) -> None:
     cells = cells_of(Case(width, False, "mixed"), networks)
-    engine_step(cells_of(Case(8, False, "mixed"), 2), torch.device("cpu"))()  # libraries in, kernels built
+    engine_step(cells_of(Case(8, False, "mixed"), 2), torch.device("cpu"))()  # loads libraries and builds kernels
     before = resident("VmRSS")
     step = engine_step(cells, torch.device("cpu"))
     step()
@@ -137,7 +137,7 @@ def print_memory(width: int, networks: int) -> None:
 
 
 def resident(what: str) -> int:
-    """Bytes of this process's memory now (VmRSS) or at its peak (VmHWM), as Linux counts them."""
+    """Read the bytes of this process's memory now (VmRSS) or at its peak (VmHWM), as Linux counts them."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(what))
     return 1024 * int(line.split()[1])
 
@@ -154,7 +154,7 @@ def contestants_of(case: Case, device: torch.device, cores: int, quick: bool, ri
 
 
 def rows_of(case: Case, contestants: Sequence[Contestant], times: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
-    """A row for each contestant. `times as fast`: the first one's speed by its, median of the rounds' ratios."""
+    """Make a row for each contestant. `times as fast`: the first one's speed by its, median of the rounds' ratios."""
     return [
         {
             "width": case.width,

@@ -1,6 +1,6 @@
-"""Contestants of scripts.benchmark: a step of bsnn.network, of torch.func's vmap and of the engine; and ceilings.
+"""The contestants of scripts.benchmark: a step of bsnn.network, of torch.func's vmap and of the engine; and ceilings.
 
-Imports nothing but bsnn, so that another checkout's engine can be timed by the same code (scripts/benchmark/worker.py).
+It imports nothing but bsnn, so that the same code can time another checkout's engine (scripts/benchmark/worker.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Step = Callable[[], object]
 
 class Contestant(NamedTuple):
     name: str
-    networks: int  # that a call of `step` advances
+    networks: int  # advanced by a call of `step`
     step: Step
 
 
@@ -43,7 +43,7 @@ class Case:
 
 
 def cells_of(case: Case, networks: int) -> list[Cell]:
-    """Cells of Table 2 at the paper's optimiser, depth 200: of one function, or the twelve in turn."""
+    """Make cells of Table 2 with the paper's optimiser, depth 200: of one function, or the twelve in turn."""
     keys = [
         Key("mnist", key.activation, key.gpn, case.batch_norm)
         for key in table_configs("paper")
@@ -65,7 +65,7 @@ def samples(networks: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def network_step(cell: Cell, device: torch.device) -> Step:
-    """bsnn.network with autograd and torch.optim.SGD."""
+    """Make a step of bsnn.network with autograd and torch.optim.SGD."""
     network = initial_network(cell, device).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=cell.learning_rate, momentum=cell.momentum)
     (x,), (y,) = samples(1, device)
@@ -77,7 +77,7 @@ def network_step(cell: Cell, device: torch.device) -> Step:
 
 
 def vmap_step(cells: Sequence[Cell], device: torch.device) -> Step:
-    """Stack the same modules by torch.func: what K networks of one function cost without code written by hand."""
+    """Make a step of the same modules stacked by torch.func: K networks of one function without handwritten code."""
     networks = [initial_network(cell, device).train() for cell in cells]
     parameters, buffers = stack_module_state(networks)
     velocity = {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -114,7 +114,7 @@ def engine_step(cells: Sequence[Cell], device: torch.device) -> Step:
 
 
 def side_by_side(steps: Sequence[Step]) -> Step:
-    """Each in a thread of its own, as training does with stacks on a CPU."""
+    """Run each step in a thread of its own, as training does with stacks on a CPU."""
     pool = ThreadPoolExecutor(len(steps), initializer=prepare_thread)
 
     def step() -> None:
@@ -142,14 +142,14 @@ def on_threads(n: int, step: Step) -> Step:
 
 
 def all_cores(case: Case, device: torch.device, cores: int) -> Contestant:
-    """The engine at the size that training chooses on this CPU, a stack a core."""
+    """Make the engine's contestant at the size that training chooses on this CPU, one stack for each core."""
     size = largest_stack(cells_of(case, 1)[0], device)
     stacks = [engine_step(cells_of(case, size), device) for _ in range(cores)]
     return Contestant(f"engine, {cores} x {size}", cores * size, on_threads(1, side_by_side(stacks)))
 
 
 def single_networks(case: Case, device: torch.device, cores: int) -> list[Contestant]:
-    """bsnn.network, and the engine at the size that training chooses on this device, all cores at work."""
+    """Make contestants at the sizes of training on this device, all cores at work: bsnn.network, and the engine."""
     (cell,) = cells_of(case, 1)
     step = network_step(cell, device)
     found = [Contestant(f"network, {threads(n)}", 1, on_threads(n, step)) for n in sorted({1, cores})]
@@ -159,7 +159,7 @@ def single_networks(case: Case, device: torch.device, cores: int) -> list[Contes
 
 
 def stacks(case: Case, device: torch.device, cores: int, sizes: Sequence[int]) -> list[Contestant]:
-    """The engine and vmap at several sizes, one thread; vmap's networks all have one function, Tanh-GPN."""
+    """Make the engine's and vmap's contestants at several sizes, one thread; vmap's networks are all Tanh-GPN."""
     found = []
     for size in sizes:
         found.append(Contestant(f"engine, {size}", size, on_threads(1, engine_step(cells_of(case, size), device))))
@@ -171,13 +171,14 @@ def stacks(case: Case, device: torch.device, cores: int, sizes: Sequence[int]) -
     return found
 
 
-# --- ceilings: what a step's products and its traffic take by themselves, one thread ---
+# --- ceilings: times of a step's products and of its traffic alone, one thread ---
 
 
 def work_of(width: int) -> tuple[float, float]:
-    """GFLOP of a network's step, and GB of weights and velocity that it reads and writes at least.
+    """Count the GFLOP of a network's step, and the least GB of weights and velocity that it reads and writes.
 
-    Three products a layer, 2 B N^2 each; the forward pass reads V, the backward pass reads and writes V and velocity.
+    There are three products a layer, 2 B N^2 each. The forward pass reads V; the backward pass reads and writes V and
+    velocity.
     """
     spec = dataset_spec("mnist")
     flop = 6 * BATCH * width**2 * DEPTH + BATCH * width * (4 * spec.features + 6 * spec.classes)
@@ -188,8 +189,11 @@ CEILINGS = ("torch's products, weights in cache", "torch's products, weights in 
 
 
 def ceilings(width: int) -> list[Contestant]:
-    """A step's 3 DEPTH products by torch.mm, with one layer's weights and with all; and its traffic, 3 reads and 2
-    writes of DEPTH layers by torch's own passes over memory. CPU."""
+    """Make the ceilings' contestants on a CPU.
+
+    A step's 3 DEPTH products by torch.mm, with one layer's weights and with all; and its traffic, 3 reads and 2 writes
+    of DEPTH layers by torch's own passes over memory.
+    """
     weights, velocity = torch.randn(2, DEPTH, width, width)
     x, y, h = torch.randn(3, width, BATCH)
     product = torch.empty(width, width)

@@ -42,8 +42,10 @@ def report(
 
 
 def functions(single: pd.DataFrame) -> Iterator[str]:
-    """A row for every function: how much faster the engine is than the faster way of running the network, or than the
-    other checkout's engine."""
+    """Yield a row for every function: the engine's speed relative to the faster way of running bsnn.network.
+
+    With another checkout's engine, it is relative to that engine.
+    """
     ratios = {}
     for function, times in single.groupby("function", sort=False):
         network = times[times["contestant"].str.startswith("network")]

@@ -1,7 +1,7 @@
 """Another checkout's engine as a contestant: the same code, importing that checkout's bsnn, in a process of its own.
 
-scripts.benchmark starts it with that checkout first on the path, and writes one line a request: a case, then numbers of
-steps to take.
+scripts.benchmark starts it with that checkout first on the path. Each request is one line: a case, which makes a
+contestant, or "step", which takes its step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Rival:
         )
 
     def contestant(self, case: Case, like: Contestant, cores: int) -> Contestant:
-        """Make the other engine's counterpart of `like`. It replaces the one made before."""
+        """Make the contestant `like` with the other engine. It replaces the one made before."""
         self._ask({"width": case.width, "batch_norm": case.batch_norm, "function": case.function, "cores": cores})
         return like._replace(name=f"{like.name} of {self.name}", step=lambda: self._ask("step"))
 
@@ -52,7 +52,7 @@ def serve() -> None:
 
     from bsnn.config import register
 
-    # by its bare name: `scripts` is that checkout's
+    # imported by its bare name, since `scripts` is that checkout's
     contestants = importlib.import_module("contestants")
     register()
     torch.set_flush_denormal(True)

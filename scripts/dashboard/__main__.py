@@ -4,10 +4,10 @@
     python -m scripts.dashboard results/quick --entity=my-team --project=bsnn
     python -m scripts.dashboard results/quick --offline
 
-Reads the records and figures in results/<budget>/, in seconds, and writes results/<budget>/dashboard/*.json: what is
-published, to read and to compare; the same records give the same bytes. With a login it then saves workspaces and
-report on W&B and prints their addresses; what this command saved before is renewed, not added to. Its panels show the
-project's runs and images: bring them there with `python -m scripts.sync results/quick`.
+Reads the records and figures in results/<budget>/, in seconds, and writes results/<budget>/dashboard/*.json: all that
+is published, to read and to compare. The same records give the same bytes. With a login it then saves workspaces and
+report on W&B and prints their addresses; it renews what it saved before. Its panels show the project's runs and
+images: upload them with `python -m scripts.sync results/quick`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parse(__doc__, argv, may_stay_offline=True)
     loaded = grid.load(options.folder)
     print(budgets.headline(loaded.budget.name))
-    nowhere = replace(options.config, entity=None)  # what is written doesn't depend on who is logged in
+    nowhere = replace(options.config, entity=None)  # the files don't depend on who is logged in
     for name, view in views(loaded, options, nowhere).items():
         path = options.folder / "dashboard" / f"{name}.json"
         write_text(path, described(view))
@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def views(loaded: Results, options: Options, config: TrackingConfig) -> dict[str, ws.Workspace | wr.Report]:
-    """Return all views by file name."""
+    """Build all views, by file name."""
     synthetic = account.load_synthetic(options.folder)
     verdicts = report.judge(loaded, synthetic)
     built: dict[str, ws.Workspace | wr.Report] = {
@@ -66,7 +66,7 @@ def views(loaded: Results, options: Options, config: TrackingConfig) -> dict[str
 
 
 def described(view: ws.Workspace | wr.Report) -> str:
-    """A view as W&B's server gets it, in JSON."""
+    """Return a view in JSON, as W&B's server gets it."""
     model: Any = view._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     text = json.dumps({"name": model.display_name, "spec": spec}, indent=1, ensure_ascii=False)
@@ -74,7 +74,7 @@ def described(view: ws.Workspace | wr.Report) -> str:
 
 
 def publish(loaded: Results, options: Options) -> None:
-    """Save all views on W&B, and print where they are. Raises UserError if that fails."""
+    """Save all views on W&B, and print their addresses. Raises UserError if that fails."""
     api, entity = connect(options.config)
     config = replace(options.config, entity=entity)
     try:
@@ -96,12 +96,12 @@ def publish(loaded: Results, options: Options) -> None:
 
 
 def saved_reports(api: wandb.Api, config: TrackingConfig) -> Mapping[str, str]:
-    """The ids of the project's reports, by title."""
+    """Return the ids of the project's reports, by title."""
     return {str(found.display_name): str(found.id) for found in api.reports(f"{config.entity}/{config.project}")}
 
 
 def saved_workspace(view: ws.Workspace) -> str:
-    """The id that the view has on the server; empty if it isn't there yet."""
+    """Return the view's id on the server; empty if it isn't there yet."""
     name = internal._internal_name_to_url_query_str(view._internal_name)
     try:
         return str(internal.get_view_dict(view.entity, view.project, name)["id"])

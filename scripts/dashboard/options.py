@@ -1,4 +1,4 @@
-"""The command line of what goes to W&B: the folder of a budget, and to which project of whom."""
+"""The command line of commands that publish to W&B: a budget's folder, and the project and its owner."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Options(NamedTuple):
 
 
 def parse(description: str | None, argv: list[str] | None, may_stay_offline: bool = False) -> Options:
-    """`results/BUDGET --project=NAME --entity=NAME`, defaults as in conf/tracking/wandb.yaml; --offline where asked."""
+    """Parse `results/BUDGET --project=NAME --entity=NAME`, defaults in conf/tracking/wandb.yaml; maybe --offline."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -32,7 +32,7 @@ def parse(description: str | None, argv: list[str] | None, may_stay_offline: boo
     if may_stay_offline:
         parser.add_argument("--offline", action="store_true", help="write the files, publish nothing")
     asked = parser.parse_args(argv)
-    os.environ.setdefault("WANDB_SILENT", "true")  # what there is to say, these commands say themselves
+    os.environ.setdefault("WANDB_SILENT", "true")  # these commands print their own messages
     return Options(
         given=asked.budget_dir,
         folder=asked.budget_dir.absolute(),

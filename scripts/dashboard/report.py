@@ -1,7 +1,7 @@
 """The W&B report of a budget: verdicts, Table 2, Figures 1-4, and the runs themselves behind live panels.
 
 The text is that of results/<budget>/report.md, from the same functions. Figures are the images that scripts.sync has
-logged in the run results-<budget>: so they need no public address, and whoever may see the project sees them.
+logged in the run results-<budget>. So they need no public address, and everyone who may see the project sees them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FULL = 24  # the columns of a panel grid
 
 
 def build(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], config: TrackingConfig) -> wr.Report:
-    """The report; without an entity it can be looked at, not saved."""
+    """Build the report; without an entity it can be viewed, but not saved."""
     budget = loaded.budget.name
     blocks = [
         wr.MarkdownBlock(text=f"**{budgets.headline(budget)}.**"),
@@ -69,7 +69,7 @@ def title(budget: str) -> str:
 
 
 def figures(budget: str, config: TrackingConfig) -> list[Any]:
-    """One grid: an image a row."""
+    """Build one grid with an image in each row."""
     panels = [
         wr.MediaBrowser(
             title=f"Figure {stem.removeprefix('fig').replace('_mnist', ', MNIST')}: {report.FIGURES[stem]}",
@@ -116,7 +116,7 @@ def accuracy() -> Any:
 def runs_where(filters: expr.And, name: str, config: TrackingConfig, budget: str, *place: str) -> wr.Runset:
     runset = wr.Runset(
         entity=config.entity or "",
-        project=config.project if config.entity else "",  # without an entity: the project that the report lies in
+        project=config.project if config.entity else "",  # without an entity: the report's own project
         name=name,
         filters=filters,
         order=[wr.OrderBy(wr.Config(column), ascending=True) for column in ("activation", "variant", "seed")],
@@ -133,7 +133,7 @@ def grid(panels: Sequence[Any], runset: wr.Runset, *place: str) -> wr.PanelGrid:
 
 
 def spread_out(panels: Sequence[Any], columns: int = 3, height: int = 9) -> list[Any]:
-    """Side by side, row by row."""
+    """Place panels side by side, row by row."""
     width = FULL // columns
     for place, panel in enumerate(panels):
         panel.layout = wr.Layout(x=place % columns * width, y=place // columns * height, w=width, h=height)

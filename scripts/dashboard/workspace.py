@@ -1,5 +1,6 @@
-"""W&B workspaces of a budget: one for each dataset, since a workspace's filter holds for all of its panels, and one of
-all settings.
+"""W&B workspaces of a budget: one for each dataset, and one of all settings.
+
+Each dataset has its own because a workspace's filter applies to all of its panels.
 
 Sections: accuracy, gradients, the end of training. Lines and bars are grouped over seeds by the run's group (a cell
 without its seed), with mean and spread; points and parallel coordinates are single runs, coloured as in Figure 4. The
@@ -40,7 +41,7 @@ AXES = ("dataset", "activation", "gpn", "batch_norm", "initialisation", "depth",
 SWEPT = ("depth", "width", "learning_rate", "batch_size")
 NOT_ASKED = ("seed", "activation_module")
 ALL = "all settings"
-MANY = 1000  # more runs than a panel has: none is left out of a mean
+MANY = 1000  # more runs than a panel has, so that a mean includes all
 
 NON_FINITE = (
     "**Not every network has a point here.** The gradient ratio is max / min over the layers of ||dE/dV_l||_F. "
@@ -52,7 +53,7 @@ NON_FINITE = (
 
 
 def build(loaded: Results, dataset: str | None, config: TrackingConfig) -> ws.Workspace:
-    """The workspace of one dataset, or that of all settings; without an entity it can be looked at, not saved."""
+    """Build the workspace of one dataset, or that of all settings; without an entity it can be viewed, not saved."""
     budget = loaded.budget.name
     records = loaded.records if dataset else [*loaded.records, *loaded.others]
     workspace = ws.Workspace(
@@ -110,7 +111,7 @@ def gradient_panels() -> list[Any]:
 
 
 def grid_sections(budget: str) -> list[ws.Section]:
-    """Show the end of training against each setting, for every run of the budget, sweeps included."""
+    """Build panels of the end of training against each setting, for every run of the budget, sweeps included."""
     scatters: list[Any] = [
         wr.ScatterPlot(
             title=f"{label} against {setting}, a point a run",
@@ -168,7 +169,7 @@ def final_panels() -> list[Any]:
 
 
 def curve(metric: str, title: str, unit: str, spread: Any, log_y: bool | None = None, groupby: Any = GROUP) -> Any:
-    """A metric by epoch, a line for each group."""
+    """Build a panel of a metric by epoch, a line for each group."""
     return wr.LinePlot(
         title=title,
         x="epoch",
@@ -185,8 +186,10 @@ def curve(metric: str, title: str, unit: str, spread: Any, log_y: bool | None = 
 
 
 def conditions(loaded: Results, dataset: str | None, **more: Any) -> expr.And:
-    """Filter by what all cells of the dataset's part of Table 2 share (None can't be asked for); without a dataset, by
-    the budget alone."""
+    """Build the filter of a dataset's part of Table 2: all that its cells have in common, except None.
+
+    W&B can't filter for None. Without a dataset it is the budget alone.
+    """
     asked: dict[str, Any] = {"budget": loaded.budget.name}
     if dataset:
         cells = [cell.as_dict() for key, cell in loaded.expected.items() if key.dataset == dataset]
@@ -197,19 +200,19 @@ def conditions(loaded: Results, dataset: str | None, **more: Any) -> expr.And:
 
 
 def colors(records: Iterable[Record], dataset: str | None) -> dict[str, str]:
-    """Return the colour of each run by its id."""
+    """Choose the colours of runs, by run id."""
     chosen = [record for record in records if dataset in (None, record["cell"]["dataset"])]
     return {told.id: COLORS[told.config["variant"]] for told in map(of_record, chosen)}
 
 
 def number(panels: Sequence[Any], *names: str) -> None:
-    """Give panels ids that depend on their place alone, instead of random ones: the same input, the same file."""
+    """Give panels ids that depend on their place alone instead of random ones: the same input gives the same file."""
     for place, panel in enumerate(panels):
         panel._id = stable_id(*names, str(place))
 
 
 def stable_id(*names: str) -> str:
-    """12 digits and small letters, as W&B's own ids."""
+    """Make an id of 12 digits and small letters, like W&B's own."""
     digits = "0123456789abcdefghijklmnopqrstuvwxyz"
     value = int.from_bytes(hashlib.sha256("/".join(names).encode()).digest(), "big")
     text = ""

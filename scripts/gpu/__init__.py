@@ -1,1 +1,1 @@
-"""Checks of the GPU path: on a GPU, and what its compiled kernels show without one."""
+"""Checks of the GPU path: on a GPU, and without one on its compiled kernels."""

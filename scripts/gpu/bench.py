@@ -1,4 +1,4 @@
-"""Tools of scripts.gpu.check: states of random numbers, kernels launched layer by layer, seconds."""
+"""The measuring tools of scripts.gpu.check: states of random numbers, kernels launched layer by layer, seconds."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from bsnn.engine.triton_passes import Tile, TritonPasses, default_tile
 from bsnn.results.budgets import table_configs
 from scripts.gpu.kernels import LAYER, memory
 
-SGD = Optimiser(learning_rate=1e-6, momentum=0.5)  # small: thousands of updates by the same error
+SGD = Optimiser(learning_rate=1e-6, momentum=0.5)  # small: the same error is used for thousands of updates
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """K networks, L layers, N width, B batch; `layers` of them where all would take too long."""
+    """K networks, L layers, N width, B batch; `layers` of the layers are used if all would take too long."""
 
     K: int
     L: int
@@ -39,7 +39,7 @@ class Sizes:
 
     @property
     def weights(self) -> int:
-        """Bytes of a layer's V."""
+        """The number of bytes of a layer's V."""
         return 4 * self.K * self.N * self.N
 
     @property
@@ -52,7 +52,7 @@ TOY = Sizes(4, 2, 40, 8, 2, "cpu")
 
 
 def cells_of(sizes: Sizes) -> list[Cell]:
-    """Cells of Table 2, half of them with batch norm, in the order of a stack's members: at K = 24 all of MNIST's."""
+    """Make cells of Table 2, half with batch norm, in the order of a stack's members: at K = 24 all of MNIST's."""
     keys = sorted(((key, config) for key, config in table_configs("paper").items() if key.dataset == "mnist"), key=str)
     chosen = []
     for batch_norm in (False, True):
@@ -92,7 +92,7 @@ def state_of(sizes: Sizes, layers: int) -> LayerState:
 
 
 class Bench:
-    """Each kernel on all layers of a state in turn, so that none finds its weights in the cache."""
+    """A bench that runs each kernel on all layers of a state in turn, so that none finds its weights in the cache."""
 
     def __init__(self, sizes: Sizes, state: LayerState, functions: list[Function]) -> None:
         self.sizes, self.state, self.functions = sizes, state, functions
@@ -123,7 +123,7 @@ class Bench:
 
 
 def tiles(kernel: str, sizes: Sizes) -> Iterator[Tile]:
-    """The default, then what else is worth a try."""
+    """Yield the default, then other sizes worth a try."""
     first = default_tile(kernel, _power_of_two(sizes.B))
     yield first
     if sizes.device == "cpu":
@@ -143,8 +143,10 @@ Work = tuple[Sizes, str, str, Tile]  # kernel, precision
 
 
 def compiled(jobs: Sequence[Work], seconds: float) -> list[Work]:
-    """The jobs whose kernels could be compiled in time, in as many processes as there are cores, into Triton's cache
-    on disk. Missing are those that need more shared memory than there is."""
+    """Compile the jobs' kernels in as many processes as there are cores, into Triton's cache on disk.
+
+    Returns the jobs that were compiled in time. Kernels that need more shared memory than there is are missing.
+    """
     with ProcessPoolExecutor(min(14, len(os.sched_getaffinity(0))), mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(_compiles, job): job for job in jobs}
         done, _ = wait(futures, timeout=seconds)
@@ -173,7 +175,7 @@ def _compiles(job: Work) -> bool:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, repeats: int = 7, graph: bool = True) -> float:
-    """Median seconds of `work`, on a GPU as a captured graph unless told otherwise."""
+    """Measure the median seconds of `work`; on a GPU it is captured as a graph unless told otherwise."""
     if device.type == "cpu":
         start = time.perf_counter()
         work()

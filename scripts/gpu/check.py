@@ -68,7 +68,7 @@ SWEPT = ("tf32x3", "ieee", "bf16x6")
 
 
 class Check:
-    """Findings, written after every row."""
+    """The findings, written after every row."""
 
     def __init__(self, folder: Path, sizes: Sizes, compile_seconds: float, sweep_seconds: float) -> None:
         self.folder, self.sizes = folder, sizes
@@ -104,7 +104,7 @@ class Check:
     # --- stages ---
 
     def correct(self, precisions: Sequence[str] = PRECISIONS) -> None:
-        """Each precision and fusion as bsnn.engine.selfcheck compares them with float64, replayed graphs included."""
+        """Compare each precision and fusion with float64 by bsnn.engine.selfcheck, replayed graphs included."""
         s = self.sizes
         ways = itertools.product(precisions if s.device == "cuda" else PRECISIONS[:1], FUSIONS)
         for precision, fusion in ways:
@@ -176,7 +176,7 @@ class Check:
 
     def steps(self) -> None:
         s = self.sizes
-        # a small rate: no network may diverge on random labels while it is timed
+        # A small rate: no network may diverge on random labels while it is timed.
         cells = [replace(cell, learning_rate=SGD.learning_rate * 1e-3) for cell in cells_of(s)]
         stack = Stack(cells, self.device, compiled=False)
         plain = stack.passes
@@ -239,7 +239,7 @@ class Check:
         self._against_float64(cells, data(torch.float64), single, order, batch)
 
     def _against_float64(self, cells: list[Cell], double: Dataset, single: Dataset, order: Tensor, batch: int) -> None:
-        """Two GPN networks without batch norm, 20 steps: the only ones whose rounding errors don't explode."""
+        """Train two GPN networks without batch norm for 20 steps: only their rounding errors don't explode."""
         s = self.sizes
         stable = sorted((cell for cell in cells if not cell.batch_norm), key=lambda cell: not cell.gpn)[:2]
         stable.sort(key=in_order)

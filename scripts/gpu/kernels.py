@@ -1,10 +1,10 @@
-"""Report what the compiler makes of the GPU kernels, and how fast they can be at best. Needs no GPU.
+"""List the compiler's code for the GPU kernels, and bounds on their speed. Needs no GPU.
 
     python -m scripts.gpu.kernels              every shape, card and precision: 354 kernels, 1.5 seconds each
     python -m scripts.gpu.kernels --widths 500 --batches 64      the paper's shape only: 59
 
-Writes results/bench/kernels.md and kernels.csv. All times in it are bounds that follow from counted instructions and
-bytes and from the cards' data sheets; no kernel has run for them.
+Writes results/bench/kernels.md and kernels.csv. All times in it are bounds from counted instructions and bytes and from
+the cards' data sheets; no kernel has been run for them.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ FOLDER = Path("results/bench")
 K, L = 24, 200  # networks of a stack, layers
 WIDTHS, BATCHES = (500, 100), (64, 32, 16)  # N; B and the last mini-batches of MNIST and CIFAR-10
 PAPER = 500, 64  # N, B
-MOST_STACK = 64  # bytes of spilled registers a thread that a kernel may have
-COPY = 0.9  # of a data sheet's bandwidth is what copies reach: 3.0 of 3.35 TB/s on an H100, 4.3 of 4.8 on an H200
+MOST_STACK = 64  # most bytes of spilled registers in a thread of a kernel
+COPY = 0.9  # share of a data sheet's bandwidth that copies reach: 3.0 of 3.35 TB/s on an H100, 4.3 of 4.8 on an H200
 
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU's data sheet. Rates are those of one multiprocessor in one clock, a product and a sum counted as one."""
+    """A GPU's data sheet. Rates are for one multiprocessor and one clock; a product and a sum count as one."""
 
     name: str
     capability: int
@@ -50,11 +50,11 @@ class Card:
     tf32: int  # tensor cores, dense
     float64: int
     shared_kb: int  # of a multiprocessor
-    warps: int  # that it holds
+    warps: int  # that a multiprocessor holds
 
     @property
     def precision(self) -> str:
-        """The faster way for float32 cells, by the data sheet: on request tf32x3, see bsnn.engine.gpu."""
+        """The faster way for float32 cells, by the data sheet; tf32x3 is used on request, see bsnn.engine.gpu."""
         return "tf32x3" if divmod(self.capability, 10) in TENSOR_CORES else "ieee"
 
 
@@ -86,7 +86,7 @@ class Compiled:
 
 
 def memory(kernel: str, N: int, B: int, K: int = K) -> float:
-    """Bytes that a launch for K networks moves at least: weights W, signals S."""
+    """Compute the least bytes that a launch for K networks moves: weights W, signals S."""
     W, S = 4 * K * N * N, 4 * K * N * B
     evaluated = 4 * K * N * 2000
     return {
@@ -101,7 +101,7 @@ def memory(kernel: str, N: int, B: int, K: int = K) -> float:
 
 
 def products(instructions: Counter[str], kernel: str, N: int, B: int, precision: str, programs: int) -> float:
-    """Products of two numbers that a program's tensor cores multiply; 0 without them."""
+    """Count the products of two numbers on a program's tensor cores; 0 without them."""
     if kernel not in LAYER or precision == "ieee":
         return 0.0
     assert count(instructions, *MMA) > 0, f"{kernel} {precision}: no tensor-core instructions"
@@ -109,10 +109,13 @@ def products(instructions: Counter[str], kernel: str, N: int, B: int, precision:
 
 
 def bounds(item: Compiled, card: Card) -> dict[str, float]:
-    """Microseconds of one launch by what bounds it, if nothing else did. Programs are spread over multiprocessors as
-    whole ones; every branch counts, though a program takes one of the functions' four."""
+    """Compute the microseconds of one launch by each bound, if there were no other.
+
+    Programs are spread over multiprocessors as whole ones. Every branch counts, though a program takes only one of the
+    functions' four.
+    """
     launch, executed = item.launch, item.code.executed(item.launch.trips)
-    programs = math.ceil(launch.programs / card.multiprocessors)  # of the busiest multiprocessor
+    programs = math.ceil(launch.programs / card.multiprocessors)  # on the busiest multiprocessor
     lanes = programs * launch.warps * 32
     double = count(executed, "DFMA", "DADD", "DMUL")
     single = count(executed, "FFMA", "FADD", "FMUL") + 2 * count(executed, "FFMA2", "FADD2", "FMUL2")
@@ -128,7 +131,7 @@ def bounds(item: Compiled, card: Card) -> dict[str, float]:
 
 
 def resident(item: Compiled, card: Card) -> int:
-    """Programs that a multiprocessor holds at once."""
+    """Count the programs that a multiprocessor holds at once."""
     code, warps = item.code, item.launch.warps
     registers = 8 * math.ceil(code.registers / 8) * 32 * warps
     return min(65536 // registers, card.shared_kb * 1024 // (code.shared + 1024), card.warps // warps)
@@ -268,7 +271,7 @@ def _list(values: Iterator[int]) -> str:
 
 
 def layer_times(items: list[Compiled], card: Card, precision: str) -> dict[str, tuple[float, str]]:
-    """Milliseconds of each of a layer's kernels in a step at the paper's shape, and what bounds it."""
+    """Compute milliseconds of each of a layer's kernels in a step at the paper's shape, and name its bound."""
     found = {}
     for item in items:
         key = item.N, item.B, item.precision, item.capability

@@ -1,12 +1,12 @@
-"""Compare tf32x3 with float32 through 200 layers and 20 steps, bit by bit on a CPU, beside float64.
+"""Is tf32x3 as good as float32 through 200 layers and 20 steps? Computed bit by bit on a CPU, beside float64.
 
     python -m scripts.gpu.precision           half an hour on one core
 
-The paper's functions with and without GPN, 200 layers of 64 units, batches of 16, the paper's learning rate, five
-seeds. Three trainings of the same weights on the same batches, whose products with the layers' weights are computed as
-tensor cores do it (bsnn.engine.tensor_cores, with its pessimistic sums), as a float32 kernel does, and as a float32
-kernel would that adds the same terms in the opposite order; everything else is float32 in all of them. The third shows
-how much two ways differ that are equally good. Writes results/bench/tf32x3.md and tf32x3.csv: relative errors against
+It takes the paper's functions with and without GPN, 200 layers of 64 units, batches of 16, the paper's learning rate
+and five seeds. Three trainings start from the same weights and see the same batches. Products with the layers' weights
+are computed like tensor cores (bsnn.engine.tensor_cores, with its pessimistic sums), like a float32 kernel, and like a
+float32 kernel that adds the same terms in the opposite order. Everything else is float32 in all of them. The third one
+shows the difference of two equally good ways. Writes results/bench/tf32x3.md and tf32x3.csv: relative errors against
 float64, and their ratios, judged by a rule that was fixed before they were computed (`LIMIT`).
 """
 
@@ -40,8 +40,11 @@ WAYS: dict[str, Product] = {
     "reversed": lambda A, B, step: tensor_cores.chain(A.flip(2), B.flip(1)),
 }
 LIMIT = 1.25
-"""tf32x3 is as good as float32 in a quantity if the geometric mean of its error as a part of float32's, over functions
-and seeds, is below this with two standard errors to spare. It must be in all quantities."""
+"""Limit on the geometric mean, over functions and seeds, of tf32x3's error / float32's.
+
+tf32x3 is as good as float32 in a quantity if that mean is below the limit by two standard errors. It must be so in all
+quantities.
+"""
 QUANTITIES = {
     "loss": "loss",
     "norm_median": "norms, median",
@@ -51,7 +54,7 @@ QUANTITIES = {
 
 
 class Multiplied(TorchPasses):
-    """Plain torch but for the products, which `product` computes."""
+    """Plain torch, except for the products, which `product` computes."""
 
     def __init__(self, stack: Stack, functions: Sequence[Function], product: Product) -> None:
         activations = [(slice(k, k + 1), _in_torch(function)) for k, function in enumerate(functions)]
@@ -87,7 +90,7 @@ def _in_torch(function: Function) -> ACTIVATIONS:
 
 
 def cells(depth: int, width: int, batch: int, seed: int = 0) -> list[Cell]:
-    """The paper's functions, with and without GPN."""
+    """Make the paper's functions' cells, with and without GPN."""
     found = [
         replace(Cell.from_config(config), depth=depth, width=width, batch_size=batch, seed=seed)
         for key, config in table_configs("paper").items()
@@ -97,8 +100,11 @@ def cells(depth: int, width: int, batch: int, seed: int = 0) -> list[Cell]:
 
 
 def errors(members: Sequence[Cell], steps: int) -> pd.DataFrame:
-    """One row for each cell and way: relative errors of loss and gradient norms, the largest and the median over steps
-    and layers, and of how far the weights have moved."""
+    """Make one row for each cell and way.
+
+    It has the relative errors of loss and gradient norms (the largest and the median over steps and layers), and that
+    of the distance that the weights have moved.
+    """
     cpu = torch.device("cpu")
     functions = [row for row in (function_of(cell.make_activation()) for cell in members) if row is not None]
     assert len(functions) == len(members)
@@ -137,7 +143,7 @@ def errors(members: Sequence[Cell], steps: int) -> pd.DataFrame:
 
 
 def ratios(found: pd.DataFrame, way: str) -> dict[str, pd.Series]:
-    """log(error of `way` / float32's) for each quantity, of the functions and seeds where both are numbers above 0."""
+    """Compute log(error of `way` / float32's) by quantity, for functions and seeds where both are numbers above 0."""
     wide = found.pivot(index=["cell", "seed"], columns="way")
     logs = {}
     for name in QUANTITIES:

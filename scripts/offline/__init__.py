@@ -1,1 +1,1 @@
-"""A GPU on a machine without a network: one folder to carry there, and the one command that it runs there."""
+"""Training on a GPU without a network: one folder to carry to the machine, and one command to run there."""

@@ -114,7 +114,7 @@ def _requires(package: str, extra: str = "") -> Iterator[str]:
 
 
 def wheels(pins: Sequence[str], python: str, folder: Path) -> None:
-    """Fetch the wheels for Linux on x86-64; what is only there as source, and pure Python, is built."""
+    """Fetch the wheels for Linux on x86-64; packages that exist only as source, in pure Python, are built."""
     for pin in pins:
         target = [word for platform in PLATFORMS for word in ("--platform", platform)]
         choice = ["--only-binary=:all:", "--python-version", python, *target]
@@ -129,7 +129,7 @@ def wheels(pins: Sequence[str], python: str, folder: Path) -> None:
 
 
 def _fits(wheel: str, python: str) -> bool:
-    """Wheels that were built here are for any Python 3 if they are of use elsewhere."""
+    """Tell if a wheel fits that Python on another machine; wheels that were built here must be for any Python 3."""
     tag = wheel.removesuffix(".whl").split("-")[-3]
     version = python.replace(".", "")
     return tag.startswith("py") or tag == f"cp{version}" or "abi3" in wheel

@@ -4,8 +4,8 @@
     python run.py --seconds 3000          stops in time, with checkpoints, and packs what there is
     python run.py --budget smoke          a rehearsal, on a CPU too
 
-Lies in the folder that `python -m scripts.offline` fills, beside its parts, and needs Python 3.11 with torch and pip.
-What comes of it lies in out/: gpu_check.md (is the engine right here, and how fast?), records.tar.xz (bring it home,
+It lies in the folder that `python -m scripts.offline` fills, beside its parts, and needs Python 3.11 with torch and
+pip. Its results lie in out/: gpu_check.md (is the engine right here, and how fast?), records.tar.xz (bring it home,
 then `make collect ARCHIVE=records.tar.xz` there), the published files in out/results/<budget>/, and log.txt.
 """
 
@@ -52,7 +52,7 @@ def main() -> int:
                         sys.stdout.buffer.write(line)
                         sys.stdout.flush()
                     return process.wait()
-                except KeyboardInterrupt:  # the terminal has sent it to the command, too, which saves where it is
+                except KeyboardInterrupt:  # the terminal has sent it to the command, too, which saves its state
                     continue
 
     if not cuda:
@@ -65,7 +65,7 @@ def main() -> int:
     if arguments.seconds is not None:
         left = arguments.seconds - (time.monotonic() - started)
         settings.append(f"time_limit={max(60.0, left - 30):.0f}")
-    results = os.path.relpath(OUT / "results", SOURCE)  # records name it: none of this machine's folders
+    results = os.path.relpath(OUT / "results", SOURCE)  # records contain it, and must not name this machine's folders
     code = run("scripts.reproduce", arguments.budget, "--results", results, *settings)
     packed = run("scripts.pack", f"{results}/{arguments.budget}", str(OUT / "records.tar.xz"))
     return packed or code

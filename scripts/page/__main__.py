@@ -71,7 +71,7 @@ def page(loaded: Results) -> str:
 
 
 def cells(loaded: Results) -> list[tuple[str, list[int], int]]:
-    """Count for each dataset the table's cells by status, in the order of STATUSES, and its runs."""
+    """Count, for each dataset, the table's cells that have each of STATUSES, and the runs."""
     counted = []
     for dataset, config in loaded.datasets.items():
         found = Counter(
@@ -84,8 +84,7 @@ def cells(loaded: Results) -> list[tuple[str, list[int], int]]:
 
 
 def facts(loaded: Results) -> dict[str, str]:
-    """Tell what the page was made from: seeds, commits, devices, versions, dates; in parentheses how many records say
-    so."""
+    """List the page's sources: seeds, commits, devices, versions, dates; in parentheses the number of records."""
     records = [*loaded.records, *loaded.others]
     seeds = Counter(record["cell"]["seed"] for record in records)
     facts = {
@@ -102,13 +101,13 @@ def facts(loaded: Results) -> dict[str, str]:
 
 
 def _sources(records: Iterable[Record], told: Callable[[dict[str, Any]], str]) -> str:
-    """Join what is told of the processes that trained, and in parentheses of how many records."""
+    """List a fact about the processes that trained, and in parentheses the number of records with each value."""
     found = Counter(value for record in records for value in {told(facts) for facts in page_runs.sources(record)})
     return _counts(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _how_far(loaded: Results, unfinished: list[Record]) -> str:
-    """MNIST: 24 runs, 1 to 8 of 50 epochs; CIFAR-10: 24 runs, 1 of 100 epochs."""
+    """Format the progress: MNIST: 24 runs, 1 to 8 of 50 epochs; CIFAR-10: 24 runs, 1 of 100 epochs."""
     told = []
     for dataset, config in loaded.datasets.items():
         mine = [record for record in unfinished if record["cell"]["dataset"] == dataset]
@@ -120,7 +119,7 @@ def _how_far(loaded: Results, unfinished: list[Record]) -> str:
 
 
 def switches(loaded: Results, table: list[Row]) -> list[dict[str, Any]]:
-    """The page's switches: `many` are checkboxes, of which a trace or row must match one; the others radio buttons."""
+    """List the page's switches. `many` are checkboxes: a trace or row must match one. The others are radio buttons."""
     datasets = {
         row["dataset"]: DATASETS[row["dataset"]].label if row["dataset"] in DATASETS else row["dataset"]
         for row in table
@@ -142,7 +141,7 @@ def switches(loaded: Results, table: list[Row]) -> list[dict[str, Any]]:
 
 
 def choices(table: list[Row], name: str) -> list[str]:
-    """A column's values, where they are few enough for a list; numbers that were measured are not."""
+    """List a column's values if they are few enough for a list; measured numbers are not."""
     if name in page_runs.MEASURED or name in ("run", "epochs_reached", "steps", "seconds", "note"):
         return []
     values = {row.get(name) for row in table} - {None, ""}
@@ -151,7 +150,7 @@ def choices(table: list[Row], name: str) -> list[str]:
 
 
 def data(sections: dict[str, list[Panel]], headings: dict[str, str], table: list[Row]) -> str:
-    """Figures and table as JSON that may stand in a script element."""
+    """Return figures and table as JSON that may stand in a script element."""
     figures = {
         f"{dataset}-{panel.name}": {"grouped": panel.layout == "grouped", **panel.figure.to_dict()}
         for dataset, panels in sections.items()

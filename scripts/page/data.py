@@ -1,9 +1,9 @@
 """Curves of the review page: accuracies, gradient ratios and gradient norms of each cell, over its seeds.
 
-Accuracies are averaged over the seeds that ended ok. Gradient ratios and norms have inf and nan among their values, so
-that only their order is used: the median over the seeds, the lower one of an even number, and the range; nan (0/0: all
-gradients are 0) ranks above inf, as in bsnn.results.metrics. A seed that diverged is a curve of its own, up to the last
-evaluation before its loss was lost. Unfinished seeds that are equally far are a curve of their own, too.
+Accuracies are averaged over the seeds that ended ok. Gradient ratios and norms may be inf and nan, so only their order
+is used: the median over the seeds (the lower one of an even number) and the range. nan (0/0: all gradients are 0) ranks
+above inf, as in bsnn.results.metrics. A seed that diverged has a curve of its own, up to the last evaluation before its
+loss was lost. Unfinished seeds that are equally far share a curve of their own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Curve:
     low: Floats
     high: Floats
     sd: Floats | None
-    """Standard deviation of accuracies over several seeds."""
+    """Standard deviations, for accuracies of several seeds."""
     seeds: int
     lost: str = ""
     """ "seed 1, diverged at step 450" for the curve of one seed that diverged, else empty."""
@@ -42,7 +42,7 @@ class Curve:
 
     @property
     def told(self) -> str:
-        """Whose curve it is: 3 seeds; 1 seed, unfinished: 8 of 50 epochs; seed 1, diverged at step 450."""
+        """The seeds of the curve: 3 seeds; 1 seed, unfinished: 8 of 50 epochs; seed 1, diverged at step 450."""
         seeds = self.lost or ("1 seed" if self.seeds == 1 else f"{self.seeds} seeds")
         return f"{seeds}, unfinished: {self.unfinished}" if self.unfinished else seeds
 
@@ -52,13 +52,13 @@ class Part(NamedTuple):
 
     key: Key
     histories: list[list[dict[str, Any]]]
-    """The rows of each."""
+    """The rows of each seed."""
     lost: str = ""
     unfinished: str = ""
 
 
 def accuracy_curves(loaded: Results, dataset: str, split: str) -> Iterator[Curve]:
-    """Mean over the seeds, and mean -+ sample standard deviation."""
+    """Yield the mean over the seeds, and mean -+ sample standard deviation."""
     for part in _parts(loaded, dataset):
         x, values_SE = _values(part, f"{split}_accuracy")
         mean = values_SE.mean(axis=0)
@@ -69,16 +69,16 @@ def accuracy_curves(loaded: Results, dataset: str, split: str) -> Iterator[Curve
 
 
 def ratio_curves(loaded: Results, dataset: str) -> Iterator[Curve]:
-    """The gradient ratio's median over each interval between evaluations: median and range of that over the seeds."""
+    """Yield median and range, over the seeds, of the gradient ratio's median in each interval between evaluations."""
     for part in _parts(loaded, dataset):
         yield _in_order(part.key, *_values(part, "gradient_ratio"), part.lost, part.unfinished)
 
 
 def norm_curves(loaded: Results, dataset: str, update: str) -> Iterator[Curve]:
-    """||dE/dV_l||_F by layer in the first or the last update: median and range over the seeds.
+    """Yield ||dE/dV_l||_F by layer in the first or the last update: median and range over the seeds.
 
-    A seed that crashed counts in neither, one that diverged not in the last, where it has none but nan. The last update
-    of unfinished seeds is the last one so far, and a curve of its own.
+    A seed that crashed counts in neither. One that diverged doesn't count in the last, where it has nothing but nan.
+    The last update of unfinished seeds is the last one so far, with a curve of its own.
     """
     for key, records in by_cell(loaded, dataset).items():
         if update == "first":
@@ -94,7 +94,7 @@ def norm_curves(loaded: Results, dataset: str, update: str) -> Iterator[Curve]:
 
 
 def standing(statuses: Collection[str]) -> str:
-    """Tell what became of a cell from the statuses of its seeds' runs.
+    """Summarise the statuses of a cell's runs in one word.
 
     ok | partly diverged (some seeds, others ended ok) | unfinished (none has ended ok yet) | diverged | crashed |
     missing
@@ -105,13 +105,13 @@ def standing(statuses: Collection[str]) -> str:
 
 
 def furthest(curves: Iterable[Curve]) -> Curve | None:
-    """Choose a cell's curve: that of the seeds that ended ok, else that of the unfinished ones that are furthest."""
+    """Choose the curve of a cell's seeds that ended ok, else that of the unfinished ones that are furthest."""
     known = [curve for curve in curves if len(curve.x) and not curve.lost]
     return min(known, key=lambda curve: (bool(curve.unfinished), -curve.x[-1]), default=None)
 
 
 def by_cell(loaded: Results, dataset: str) -> dict[Key, list[Record]]:
-    """The records of each expected cell of a dataset, by seed; none for a cell that is missing."""
+    """List the records of each expected cell of a dataset, by seed; none for a cell that is missing."""
     cells: dict[Key, list[Record]] = {key: [] for key in loaded.expected if key.dataset == dataset}
     for row, record in zip(loaded.runs[KEY].itertuples(index=False), loaded.records, strict=True):
         if row.dataset == dataset:
@@ -120,8 +120,7 @@ def by_cell(loaded: Results, dataset: str) -> dict[Key, list[Record]]:
 
 
 def _parts(loaded: Results, dataset: str) -> Iterator[Part]:
-    """Divide each cell's seeds: those that ended ok, the unfinished ones that are equally far, each one that
-    diverged."""
+    """Group each cell's seeds: those that ended ok, unfinished ones equally far, and each one that diverged."""
     for key, records in by_cell(loaded, dataset).items():
         ok = [record["rows"] for record in records if record["status"] == "ok"]
         if ok:
@@ -136,7 +135,7 @@ def _parts(loaded: Results, dataset: str) -> Iterator[Part]:
 
 
 def _unfinished(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The unfinished records that have rows, in groups that are equally far."""
+    """Group the unfinished records that have rows by how far they are."""
     groups: dict[int, list[Record]] = {}
     for record in records:
         if record["status"] == UNFINISHED and record["rows"]:
@@ -145,7 +144,7 @@ def _unfinished(records: Iterable[Record]) -> dict[str, list[Record]]:
 
 
 def _values(part: Part, metric: str) -> tuple[Floats, Floats]:
-    """Epochs and values, shape (seeds, evaluations).
+    """Return epochs and values, shape (seeds, evaluations).
 
     Before the first update there are test figures only: None, which is not nan.
     """

@@ -1,7 +1,7 @@
-"""The review page's panels for a dataset, as plotly figures: every curve a trace whose `meta` says which cell it is of.
+"""The review page's panels for a dataset, as plotly figures: every curve is a trace whose `meta` names its cell.
 
-Which of them are drawn is decided in the browser by that `meta` alone (scripts/page/assets/panels.js). Colour is the
-activation, as in all our figures; a solid line or full colour is GPN, a dashed or faint one plain; circles on a line
+The browser decides by that `meta` alone which of them are drawn (scripts/page/assets/panels.js). Colour is the
+activation, as in all our figures. A solid line or full colour is GPN, a dashed or faint one plain. Circles on a line
 are batch norm.
 """
 
@@ -41,13 +41,15 @@ STATUS_MARKS = {
     "diverged": "x-thin", "partly diverged": "x-thin", "missing": "circle-open", "crashed": "asterisk",
 }  # fmt: skip
 UNEQUAL = "#a85a00"
-"""Colour of what is not to be compared: an unfinished network's accuracy so far and the paper's after all epochs."""
+"""Colour of numbers that can't be compared: an unfinished network's accuracy so far, the paper's after all epochs."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One figure of a dataset's section; a `grouped` one is split up by variant, or as the page's switch
-    says; two others, a `broad` and a `narrow` one, share a line."""
+    """One figure of a dataset's section.
+
+    A `grouped` one is split up by variant, or by the page's switch. A `broad` and a `narrow` one share a line.
+    """
 
     name: str
     title: str
@@ -57,7 +59,7 @@ class Panel:
 
 
 def panels(loaded: Results, dataset: str) -> list[Panel]:
-    """Return the panels in the page's order."""
+    """Make the panels, in the page's order."""
     return [make(loaded, dataset) for make in (accuracy, ratio, final, against, norms)]
 
 
@@ -213,13 +215,13 @@ def _axis(curves: Iterable[Curve]) -> PinnedAxis:
 
 
 def _percent(values: Iterable[Floats]) -> dict[str, Any]:
-    """Choose an axis from 0 to a little above all values, so that accuracies far from 100 % can be told apart, too."""
+    """Compute a range from 0 to a little above all values, so that low accuracies can be told apart, too."""
     top = max((float(np.nanmax(one)) for one in values if len(one) and not np.isnan(one).all()), default=100.0)
     return {"range": [0, min(103.0, 1.12 * top)]}
 
 
 def _span(curves: Iterable[Curve]) -> dict[str, Any]:
-    """Choose one range of x for all plots of a figure: plotly's own leaves room for marks only where there are some."""
+    """Compute one range of x for all plots of a figure: plotly's own leaves room for marks only if there are some."""
     ends = [end for curve in curves if len(curve.x) for end in (float(curve.x[0]), float(curve.x[-1]))]
     if not ends:
         return {}
@@ -246,7 +248,7 @@ def _add(
     told: list[str],
     **switches: str,
 ) -> None:
-    """The band from low to high, if there is one, and the line over it."""
+    """Add the band from low to high, if there is one, and the line over it."""
     if not len(curve.x):
         return
     hue, common = color(loaded, curve.key), {"meta": meta(curve.key, **switches)}
@@ -272,7 +274,7 @@ def _add(
 
 
 def _bar(loaded: Results, curve: Curve, split: str, common: dict[str, Any]) -> go.Bar:
-    """Draw a bar for where the curve ends; hatched if it goes on."""
+    """Draw a bar up to the curve's end; hatched if the training goes on."""
     key, hue = curve.key, color(loaded, curve.key)
     sd = None if curve.sd is None else float(curve.sd[-1])
     fill = hue if key.gpn else faint(hue, 0.3)
@@ -302,7 +304,7 @@ def _label(drawn: go.Figure, y: float, text: str, told: str, common: dict[str, A
 
 
 def _standing(record: Record) -> str:
-    """Return what the hover text adds for a run that hasn't ended ok."""
+    """Return the hover text's addition for a run that hasn't ended ok."""
     if record["status"] == UNFINISHED:
         return f", unfinished: {how_far(record)}"
     return "" if record["status"] == "ok" else f", {record['status']}"

@@ -15,12 +15,12 @@ from bsnn.results.records import UNFINISHED, Record, cell_of, epochs_asked, epoc
 from scripts.page.style import FONT, INK, PinnedAxis, plain, yes
 
 SIZES = ("depth", "width")
-"""Settings that the table always has; others are shown where they vary."""
+"""Settings that the table always has; others are shown if they vary."""
 
 EPOCHS = {"epochs_reached": "epochs reached", "epochs_asked": "epochs asked"}
 
 ENDS = ("first_ratio", "last_ratio", "train_accuracy", "test_accuracy")
-"""The last axes of the parallel coordinates: a run that lacks one of them is no line there."""
+"""The last axes of the parallel coordinates: a run that lacks one of them has no line."""
 
 BLUES = [[0, "#ccd3da"], [0.3, "#7fb2d6"], [0.6, "#0072b2"], [1, "#082a4a"]]
 
@@ -38,16 +38,16 @@ FACTS = {"in_table": "in Table 2", "steps": "steps", "seconds": "seconds", "devi
 
 
 def columns(loaded: Results) -> dict[str, str]:
-    """Name and heading of every column, in order."""
+    """List name and heading of every column, in order."""
     settings = {name: name.replace("_", " ") for name in (*SIZES, *varied(loaded))}
     return {"run": "run", "status": "status", **GRID, **EPOCHS, **MEASURED, **settings, **FACTS, "note": "note"}
 
 
 def rows(loaded: Results) -> list[Row]:
-    """Every record, those of other settings last, then a row for each expected cell that has none.
+    """List every record, those of other settings last, then a row for each expected cell without one.
 
-    in_table  whether Table 2 counts the run: no for one of other settings
-    epochs_reached, epochs_asked  behind the last row, and of the whole training
+    in_table  yes if Table 2 counts the run, no for one of other settings
+    epochs_reached, epochs_asked  at the last row, and of the whole training
     first_ratio, last_ratio, largest_ratio  in the first update; median over the last interval between evaluations; the
                                             largest of all updates
     """
@@ -62,12 +62,12 @@ def rows(loaded: Results) -> list[Row]:
 
 
 def varied(loaded: Results) -> list[str]:
-    """Settings, beside the table's own and the sizes, that are not the same in all records."""
+    """List settings that differ between records, beside the table's own and the sizes."""
     cells = [record["cell"] for record in (*loaded.records, *loaded.others)]
     names = dict.fromkeys(
         name for cell in cells for name in cell if name not in (*KEY, *SIZES, "seed", "epochs", "max_steps")
     )
-    # each function has arguments of its own: they are a setting only if one function comes with several
+    # Each function has its own arguments: they are a setting only if one function occurs with several.
     functions = {(cell["activation"], _plain(cell.get("activation_module"))) for cell in cells}
     if len(functions) == len({cell["activation"] for cell in cells}):
         names.pop("activation_module", None)
@@ -75,7 +75,7 @@ def varied(loaded: Results) -> list[str]:
 
 
 def parallel(table: list[Row], headings: dict[str, str]) -> go.Figure:
-    """Parallel coordinates of the rows that have all of ENDS; `customdata` holds each line's place in the table."""
+    """Draw parallel coordinates of the rows with all of ENDS; `customdata` holds each line's place in the table."""
     lines = [
         (place, row) for place, row in enumerate(table) if all(isinstance(row.get(name), (int, float)) for name in ENDS)
     ]
@@ -102,7 +102,7 @@ def parallel(table: list[Row], headings: dict[str, str]) -> go.Figure:
 
 
 def _dimension(label: str, values: list[Any]) -> Row:
-    """A setting: its values in equal steps, as text has no other place and sizes and rates are spread over decades."""
+    """Describe a setting's axis with equal steps between values: texts have no scale, sizes and rates span decades."""
     numbers = sorted({value for value in values if not isinstance(value, str)})
     distinct = [*numbers, *dict.fromkeys(value for value in values if isinstance(value, str))]
     places = [distinct.index(value) for value in values]
@@ -119,14 +119,14 @@ def _dimension(label: str, values: list[Any]) -> Row:
 
 
 def _ratios(label: str, values: list[float]) -> Row:
-    """Decades, and inf and 0/0 above them."""
+    """Describe an axis of decades, with inf and 0/0 above them."""
     ratios = np.array(values, dtype=np.float64)
     axis = PinnedAxis.over([ratios])
     low, high = (math.log10(end) for end in (axis.values.low, axis.values.high))
     step = max(1, math.ceil((high - low) / 5))
     decades = [n for n in range(math.ceil(low), math.floor(high) + 1) if n % step == 0]
     ticks = {f"1e{n}" if n > 3 else f"{10.0**n:g}": float(n) for n in decades}
-    if len(ticks) < 2:  # all within a decade or so: the ends say more
+    if len(ticks) < 2:  # all within a decade or so: both ends are more useful
         ticks |= {f"{10.0**end:.3g}": end for end in (low, high)}
     ticks |= {name: math.log10(place) for name, place in axis.lines.items()}
     values_10 = np.log10(axis.place(ratios))
@@ -166,12 +166,12 @@ def _run(record: Record, in_table: str, settings: Iterable[str]) -> Row:
 
 
 def sources(record: Record) -> list[dict[str, Any]]:
-    """The provenance of the processes that trained a network, one after the other."""
+    """List the provenance of the processes that trained a network, one after the other."""
     return [segment["provenance"] for segment in record["segments"]]
 
 
 def commit(facts: dict[str, Any]) -> str:
-    """A provenance's commit, shortened, and whether files differed from it."""
+    """Return a provenance's commit, shortened, and say if files differed from it."""
     return (facts["commit"] or "unknown")[:10] + (", files changed" if facts["dirty"] else "")
 
 
@@ -186,7 +186,7 @@ def _settings(cell: dict[str, Any], names: Iterable[str]) -> Row:
 
 
 def _plain(value: Any) -> Any:
-    """A number or text: a function's arguments as JSON, "none" for no limit."""
+    """Return a number or text: a function's arguments as JSON, "none" for no limit."""
     if isinstance(value, dict):
         return json.dumps(value, sort_keys=True)
     return "none" if value is None else value

@@ -1,4 +1,4 @@
-"""Style of the review page: the house style for plotly, and log axes on which 0, inf and 0/0 have a place."""
+"""The review page's style: the house style for plotly, and log axes on which 0, inf and 0/0 have a place."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FONT = {"family": "system-ui, sans-serif", "size": 12, "color": INK}
 
 
 def figure(x: str, y: str, xaxis: dict[str, Any], yaxis: dict[str, Any]) -> go.Figure:
-    """An empty one with titles for its axes; no legend, since the page's switches are one for all figures."""
+    """Make an empty figure with titles for its axes. It has no legend, since the page's switches serve all figures."""
     layout = {
         "template": go.layout.Template(),
         "font": FONT,
@@ -54,13 +54,13 @@ def color(loaded: Results, key: Key) -> str:
 
 
 def faint(color: str, opacity: float = 0.16) -> str:
-    """A colour #rrggbb, see-through."""
+    """Make a colour #rrggbb see-through."""
     red, green, blue = (int(color[start : start + 2], 16) for start in (1, 3, 5))
     return f"rgba({red},{green},{blue},{opacity})"
 
 
 def variant(key: Key) -> str:
-    """plain, plain-BN, GPN or GPN-BN."""
+    """Return plain, plain-BN, GPN or GPN-BN."""
     return ("GPN" if key.gpn else "plain") + "-BN" * key.batch_norm
 
 
@@ -69,18 +69,18 @@ def yes(value: bool) -> str:
 
 
 def meta(key: Key, **switches: str) -> dict[str, str]:
-    """Tell the page's switches what a trace shows: its cell, and its split or update where it has one."""
+    """Return a trace's values for the page's switches: those of its cell, and its split or update if it has one."""
     values = {"gpn": yes(key.gpn), "batch_norm": yes(key.batch_norm), "variant": variant(key)}
     return {"dataset": key.dataset, "activation": key.activation, **values, **switches}
 
 
 def plain(text: str) -> str:
-    """Text in which plotly, which reads both in all that it draws, finds neither tags nor %{...}."""
+    """Escape text, so that plotly finds neither tags nor %{...} in it; it would read both."""
     return html.escape(text, quote=False).replace("%", "&#37;")
 
 
 def shown(value: float) -> str:
-    """A ratio or norm as the report writes it: 0/0 for nan."""
+    """Format a ratio or norm as in the report: 0/0 for nan."""
     return "0/0" if math.isnan(value) else f"{value:.4g}"
 
 
@@ -90,21 +90,21 @@ class PinnedAxis:
 
     values: LogRange
     gap: float
-    """Decades from the values to the first such line, and from that to the next."""
+    """Decades from the values to the first such line, and from that line to the next."""
     has_nan: bool
     nan: str = "0/0"
-    """Label of nan: a ratio's is a quotient of two zeros."""
+    """Name of nan: for a ratio it is a quotient of two zeros."""
 
     @classmethod
     def over(cls, values: Sequence[Floats]) -> PinnedAxis:
-        """Make an axis for all values of all arrays; there may be none."""
+        """Make the axis for all values of all arrays; there may be none."""
         found = LogRange.of([*values, np.empty(0)])
         gap = 0.08 * math.log10(found.high / found.low)  # as in LogRange
         return cls(found, gap, any(bool(np.isnan(one).any()) for one in values))
 
     @property
     def undefined(self) -> float:
-        """Height at which nan is drawn."""
+        """The height at which nan is drawn."""
         return (self.values.ceiling or self.values.high) * 10**self.gap
 
     @property
@@ -117,13 +117,13 @@ class PinnedAxis:
         return self.nan if math.isnan(value) else shown(value)
 
     def place(self, values: Floats) -> Floats:
-        """Return where to draw values."""
+        """Return the heights at which values are drawn."""
         placed: Floats = self.values.place(values)
         placed[np.isnan(placed)] = self.undefined
         return placed
 
     def layout(self) -> dict[str, Any]:
-        """The axis, for plotly: its range is in decades; ticks are powers of ten, of a narrow range 1, 2, 5."""
+        """Return the axis for plotly: its range in decades, ticks at powers of ten; in a narrow range at 1, 2, 5."""
         low = math.log10(min(self.values.low, *self.lines.values(), self.values.high)) - self.gap / 2
         high = math.log10(max(self.values.low, *self.lines.values(), self.values.high)) + self.gap / 2
         decades = high - low

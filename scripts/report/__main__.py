@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def judge(loaded: Results, synthetic: Synthetic) -> list[Verdict]:
-    """The six claims, on what there is."""
+    """Judge the six claims on the data that exists."""
     depth = next(iter(loaded.expected.values())).depth
     networks = {
         figure: Networks(None) if found is None else Networks(found.frame, found.config["depth"], of_papers_size(found))
@@ -90,7 +90,7 @@ def judge(loaded: Results, synthetic: Synthetic) -> list[Verdict]:
 
 
 def of_papers_size(figure: Table) -> bool:
-    """Tell whether the networks of a synthetic figure are the paper's; the number of draws is no size."""
+    """True if the networks of a synthetic figure are the paper's; the number of draws is no size."""
     papers = asdict(budgets.load_budget(PAPER).synthetic)
     return all(figure.config.get(name, size) == size for name, size in papers.items() if name != "draws")
 
@@ -132,7 +132,7 @@ def report(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], f
 
 
 def opening(loaded: Results, folder: Path) -> list[str]:
-    """Say what this budget is, how far it is, and where the paper's own networks are if they aren't here."""
+    """Describe the budget and its progress, and say where the paper's own networks are if they aren't here."""
     name = loaded.budget.name
     if not budgets.is_papers(name):
         told = PIPELINE.format(sizes=budgets.in_short(name), papers=budgets.in_short(PAPER))
@@ -205,7 +205,7 @@ def claim(verdict: Verdict) -> list[str]:
 
 
 def every_cell(loaded: Results) -> list[str]:
-    """Show how far each cell is, its gradients and seconds."""
+    """Make the table of each cell's progress, gradients and seconds."""
     head = [
         "",
         "epoch",
@@ -248,7 +248,7 @@ def figure(loaded: Results, folder: Path, stem: str) -> str:
 
 
 def beyond(folder: Path) -> list[str]:
-    """The studies that there are: how much of what their sources say was found, and what wasn't."""
+    """Summarise the studies: how many of their sources' statements agree, and which don't."""
     made = {study: folder / study / "statements.csv" for study in STUDIES}
     said = {study: pd.read_csv(path, keep_default_na=False) for study, path in made.items() if path.exists()}
     if not said:
@@ -290,7 +290,7 @@ def _verdict(outcome: str, suffix: str) -> str:
 
 
 def _parts(verdict: Verdict | None) -> str:
-    """ "plain: does not train: 6 of 6; GPN: trains: 4 of 6"."""
+    """Format the parts: "plain: does not train: 6 of 6; GPN: trains: 4 of 6"."""
     if verdict is None:
         return "prints no such numbers"
     if verdict.not_tested_because:

@@ -1,4 +1,4 @@
-"""Account of what ran and where: the part of the report that counts, and says where each number comes from."""
+"""The account of what ran and where: the part of the report that counts, and names the origin of each number."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ SYNTHETIC = ("fig1", "fig2", "fig3")
 
 
 Synthetic = dict[str, Table | None]
-"""Figs 1-3 by name, None for those not (or not wholly) computed."""
+"""Figs 1-3 by name; None for those not computed, or not wholly."""
 
 
 def load_synthetic(folder: Path) -> Synthetic:
-    """Figs 1-3 of a budget. Raises UserError for damaged ones."""
+    """Load Figs 1-3 of a budget. Raises UserError for damaged ones."""
     return {
         figure: load_finished(folder / figure, command("synthetic", f"+experiment={figure}", folder))
         for figure in SYNTHETIC
@@ -79,7 +79,7 @@ def what_ran(loaded: Results, synthetic: Synthetic) -> list[str]:
 
 
 def progress(loaded: Results) -> str:
-    """A table: for each dataset, without and with batch norm, the smallest and largest epoch, and the seconds."""
+    """Make a table: for each dataset, without and with batch norm, the smallest and largest epoch, and the seconds."""
     rows = []
     for dataset, config in loaded.datasets.items():
         for batch_norm in (False, True):
@@ -113,7 +113,7 @@ def summary(loaded: Results) -> list[str]:
 
 
 def _continued(loaded: Results) -> list[str]:
-    """Say which seeds are missing where others are not, and the command that trains all that isn't finished."""
+    """Name seeds that are missing where others are not, and the command that trains all that isn't finished."""
     seeds = loaded.seeds or [0]
     texts, functions = [], set()
     for seed in seeds:
@@ -136,7 +136,7 @@ def _continued(loaded: Results) -> list[str]:
 
 
 def _other(loaded: Results, record: Record) -> list[str]:
-    """Say what tells a record apart from the cells of the table, and where it ended."""
+    """Return the differences of a record from the table's cells, and where it ended."""
     cell = record["cell"]
     same_data = [expected for expected in loaded.expected.values() if expected.dataset == cell["dataset"]]
     usual = (same_data or list(loaded.expected.values()))[0].as_dict()
@@ -192,7 +192,7 @@ def where(loaded: Results, synthetic: Synthetic) -> list[str]:
 
 
 def trained_by(records: Iterable[Record]) -> str:
-    """A table: each commit and device that trained, how many networks, how many epochs, and when."""
+    """Make a table of each commit and device that trained: number of networks, number of epochs, and dates."""
     shares: dict[tuple[str, ...], dict[str, Any]] = {}
     for record in records:
         per_epoch = steps_per_epoch(Cell.from_dict(record["cell"]))
@@ -211,8 +211,10 @@ def trained_by(records: Iterable[Record]) -> str:
 
 
 def _disagree(field: str, groups: Sequence[Sequence[tuple[Any, int]]]) -> bool:
-    """Tell whether a field has several values that could matter; threads only within training or within the figures,
-    which use them differently."""
+    """True if a field has several values that could matter.
+
+    Threads count only within training or within the figures, which use them differently.
+    """
     if field == "stack":  # how many cells were trained together: a cell's numbers don't depend on it
         return False
     if field == "threads":
@@ -221,7 +223,7 @@ def _disagree(field: str, groups: Sequence[Sequence[tuple[Any, int]]]) -> bool:
 
 
 def provenance(loaded: Results, synthetic: Synthetic, commands: Sequence[str]) -> dict[str, Any]:
-    """Tell where everything in the folder comes from: every value found, with the number of records that say so."""
+    """Collect the provenance of everything in the folder: every value found, with its number of records."""
     counts = loaded.runs["status"].value_counts()
     return {
         "budget": loaded.budget.name,
@@ -252,18 +254,20 @@ def _counted(records: Iterable[Record]) -> dict[str, list[dict[str, Any]]]:
 
 
 def of_records(records: Iterable[Record]) -> dict[str, list[tuple[Any, int]]]:
-    """`distinct` over the segments of training, with the number of records that have such a segment."""
+    """Apply `distinct` to the segments of training; counts are of records that have such a segment."""
     return _counters([segment["provenance"] for segment in record["segments"]] for record in records)
 
 
 def distinct(provenances: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[Any, int]]]:
-    """Return for every field of bsnn.results.provenance.collect the values found, commonest first, and how often;
-    versions one by one."""
+    """List, for every field of bsnn.results.provenance.collect, the values found, commonest first, and their counts.
+
+    Versions are listed one by one.
+    """
     return _counters([facts] for facts in provenances)
 
 
 def _counters(groups: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, list[tuple[Any, int]]]:
-    """Count for every field the groups in which each value is found."""
+    """List the same as `distinct`, but count the groups in which a value is found."""
     counters: dict[str, Counter[str]] = {}
     for group in groups:
         found: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""The sweeps' section of the report: their figures, their numbers, how many functions train at each value."""
+"""The sweeps' section of the report: their figures, their numbers, and the functions that train at each value."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TITLES = {
 
 
 def section(folder: Path, loaded: Results) -> list[str]:
-    """Nothing if no sweep was trained."""
+    """Write the section; nothing if no sweep was trained."""
     texts = [text for sweep in sweeps() for text in one(sweep, folder, loaded)]
     if not texts:
         return []
@@ -63,7 +63,7 @@ def one(sweep: Sweep, folder: Path, loaded: Results) -> list[str]:
 
 
 def numbers(sweep: Sweep, found: pd.DataFrame, loaded: Results) -> str:
-    """A row for each function, a column for each value, and how many functions train."""
+    """Make a row for each function and a column for each value, and count the functions that train."""
     values = [value for value in sweep.axes[sweep.x] if (found[sweep.x] == value).any()]
     words: list[Any] = [None] if sweep.across is None else list(sweep.axes[sweep.across])
     means = summary(sweep, found)
@@ -105,7 +105,7 @@ def pick(means: pd.DataFrame, sweep: Sweep, key: Key, value: Any, word: Any) -> 
 
 
 def entry(cell: dict[str, Any] | None, does: bool) -> str:
-    """ "**54.2 ± 3.6** (1.06)", or what became of the cell."""
+    """Format "**54.2 ± 3.6** (1.06)", or the cell's status."""
     if cell is None:
         return "–"
     ratio = "0/0" if math.isnan(cell["initial_ratio"]) else f"{cell['initial_ratio']:.3g}"

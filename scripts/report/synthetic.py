@@ -1,9 +1,9 @@
-"""Parts that the drawings of Figs 1-3 share: reading what experiments.synthetic wrote, and the command line.
+"""The common part of the drawings of Figs 1-3: reading the tables of experiments.synthetic, and the command line.
 
     python -m scripts.fig1 results/quick      # likewise fig2, fig3
 
-They read results/<budget>/fig<k>.csv and .json alone, and write fig<k>.png and .pdf beside them, in seconds; the same
-for the tables with other settings in results/<budget>/other_settings/.
+They read only results/<budget>/fig<k>.csv and .json, and write fig<k>.png and .pdf beside them, in seconds. They do the
+same for the tables with other settings in results/<budget>/other_settings/.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ class Results(Table):
 
 
 def load(path: Path, command: str) -> Results:
-    """Raises UserError, with the command to run, if the results are missing, unfinished or damaged."""
+    """Load a figure's table. Raises UserError, with the command to run, if it is missing, unfinished or damaged."""
     found = tables.load(path, command)
     return Results(found.frame, found.config, found.provenance, found.seconds)
 
 
 def note(config: dict[str, Any]) -> str:
-    """The line under a figure: with which budget, sizes and seed."""
+    """Write the line under a figure: its budget, sizes and seed."""
     swept = config["figure"] == "fig3"
     papers = asdict(budgets.load_budget(budgets.PAPER).synthetic)
     sizes = {key: config[key] for key in ("depth", "width", "samples") if not (swept and key == "width")}
@@ -51,7 +51,7 @@ def note(config: dict[str, Any]) -> str:
 def draw_and_save(
     figure: str, draw: Callable[[Results], Figure], description: str | None, argv: list[str] | None = None
 ) -> None:
-    """The command `python -m scripts.<figure> results/<budget>`: the figure, and those with other settings."""
+    """Run the command `python -m scripts.<figure> results/<budget>`: the figure, and those with other settings."""
     folder = budget_dir(description, argv)
     command = tables.command("synthetic", f"+experiment={figure}", folder)
     for path in (*others(folder / figure), folder / figure):

@@ -163,12 +163,12 @@ def fitted(fitted: Table) -> Figure:
 
 
 def _floored(values: pd.Series) -> np.ndarray:
-    """Set rounding errors to 0."""
+    """Set values that are mere rounding to 0."""
     return np.where(values < 1e-12, 0.0, values)
 
 
 def share_constant(frame: pd.DataFrame, width: int, name: str, variant: str) -> tuple[float, float]:
-    """Share of a setting's networks that end as a constant, and its binomial standard error."""
+    """Compute the share of a setting's networks that end as a constant, and its binomial standard error."""
     chosen = frame[(frame.width == width) & (frame.function == name) & (frame.variant == variant)]
     share = float((chosen.outcome == "constant").mean())
     return share, share_error(share, len(chosen))
@@ -207,17 +207,17 @@ def _panels(axes: np.ndarray) -> Iterator[tuple[str, Axes]]:
 
 
 def _nearest(values: pd.Series, target: float) -> float:
-    """The value that lies nearest to the target."""
+    """Return the value nearest to the target."""
     return float(values.iloc[(values - target).abs().argmin()])
 
 
 def _from(frame: pd.DataFrame, rho: float) -> pd.DataFrame:
-    """The curves that start at rho, without layer 0, which log axes can't show."""
+    """Select the curves that start at rho, without layer 0, which log axes can't show."""
     return frame[(frame.rho_0 == rho) & (frame.layer > 0)]
 
 
 def _thinned(layers: pd.Series, count: int) -> list[int]:
-    """About `count` of the layers, evenly on a log axis, first and last among them."""
+    """Select about `count` of the layers, evenly on a log axis, first and last among them."""
     known = np.unique(layers)
     wanted = np.geomspace(known[0], known[-1], count)
     return sorted({int(known[np.abs(np.log(known / value)).argmin()]) for value in wanted})

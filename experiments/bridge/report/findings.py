@@ -160,7 +160,7 @@ def training(trained: Table) -> str:
 
 
 def _range(values: Iterable[float]) -> str:
-    """The least and the largest."""
+    """Format the least and the largest value."""
     known = sorted(values)
     return f"{known[0]:.3g}" if len(known) == 1 else f"{known[0]:.3g} to {known[-1]:.3g}"
 
@@ -211,7 +211,7 @@ def collapse(fitted: Table) -> str:
 
 
 def _stuck(frame: pd.DataFrame, relu: bool) -> str:
-    """Count the networks that are constant halfway, and those of them that are so at the end."""
+    """Say how many of the networks that are constant halfway are so at the end: 3 of 5."""
     flat = frame[((frame.function == "relu") == relu) & (frame.halfway == "constant")]
     return f"{int((flat.outcome == 'constant').sum())} of {len(flat)}"
 

@@ -1,4 +1,4 @@
-"""Statements that the sources imply for trained and for narrow GPN networks, and for Table 2, with their rules."""
+"""Statements that the sources imply for trained and narrow GPN networks, and for Table 2, beside our measurements."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ LEARNS = 10.0  # points of test accuracy gained
 
 
 def growth(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return for each trained GPN network the points of test accuracy gained, and by what the last layer's gap between
-    classes grew; by function and seed."""
+    """Compute for each trained GPN network the points of test accuracy gained, and a growth factor.
+
+    The factor is that of the last layer's gap between classes. Indexed by function and seed.
+    """
     gpn = frame[frame.gpn]
     last = gpn[gpn.layer == gpn.layer.max()].set_index(["function", "seed", "trained"])
     before, after = (last.xs(when, level="trained") for when in (False, True))

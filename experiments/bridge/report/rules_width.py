@@ -1,4 +1,4 @@
-"""Statements that the sources imply for random GPN networks, infinitely wide and not, with their rules."""
+"""Statements that the sources imply for random GPN networks, infinitely wide and not, beside our measurements."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ def critical(meanfield: pd.DataFrame) -> Judged:
 
 
 def largest_gaps(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return 1 - rho_max by function, gpn and layer: the least over the layers so far of the largest gap over the
-    pairs."""
+    """Compute 1 - rho_max by function, gpn and layer: the least, over layers so far, of the pairs' largest gap."""
     by = ["function", "gpn", "layer"]
     gaps = frame.groupby(by, as_index=False)[["gap"]].max()
     gaps["gap"] = gaps.groupby(["function", "gpn"])["gap"].cummin()
@@ -86,7 +85,7 @@ def theorem_1_at_finite_width(correlation: Table, meanfield: pd.DataFrame) -> Ju
 
 
 def deep_powers(frame: pd.DataFrame) -> dict[str, float]:
-    """d log gap / d log layer of each function over the last factor of two of depth, at least two layers shown."""
+    """Compute each function's d log gap / d log layer over the last factor of two of depth, at least two layers."""
     found = {}
     for name, rows in frame.groupby("function"):
         last = rows[rows.layer >= rows.layer.max() / 2]
@@ -144,7 +143,7 @@ def infinite_width(correlation: Table, meanfield: pd.DataFrame) -> Judged:
 
 
 def deviations(frame: pd.DataFrame, theory: pd.DataFrame, draws: int, law: str = "haar") -> tuple[pd.Series, int]:
-    """|mean over draws - infinite width| in standard errors, of GPN functions."""
+    """Compute |mean over draws - infinite width| in standard errors, of GPN functions."""
     rows = frame[(frame.law == law) & frame.gpn & (frame.layer > 0)]
     both = rows.merge(theory[theory.gpn], on=["function", "layer", "rho_0"], suffixes=("", "_theory"))
     spread = both.gap_std.clip(lower=1e-12)
@@ -181,7 +180,7 @@ def shrinks(meanfield: pd.DataFrame) -> Judged:
 
 
 def at_end(frame: pd.DataFrame, gpn: bool, rho: float = 0.0) -> pd.DataFrame:
-    """The last layer of each function, in the paper's order."""
+    """Select the last layer of each function, in the paper's order."""
     chosen = frame[(frame.gpn == gpn) & (frame.layer == frame.layer.max()) & (frame.rho_0 == rho)]
     found: pd.DataFrame = chosen.set_index("function").loc[list(paper.ACTIVATIONS)]
     return found

@@ -233,7 +233,7 @@ def orthogonal(probability: Table, orthogonal: Table) -> Figure:
 
 
 def stacked(panel: Axes, groups: list[pd.DataFrame], names: list[str]) -> None:
-    """One horizontal bar a group: the shares of the outcomes."""
+    """Draw one horizontal bar for each group: the shares of the outcomes."""
     left = np.zeros(len(groups))
     for outcome in OUTCOMES:
         shares = np.array([100 * (group.outcome == outcome).mean() for group in groups])
@@ -250,7 +250,7 @@ def legend(figure: Figure, panel: Axes) -> None:
 
 
 def kept(runs: pd.DataFrame, outcome: str) -> list[str]:
-    """The curves that the table has of an outcome."""
+    """List the curves of an outcome that the table has."""
     return list(runs[(runs.outcome == outcome) & runs.curve.notna()].curve)
 
 

@@ -1,4 +1,4 @@
-"""Findings beyond the paper's claims, from the same tables."""
+"""Findings of experiments.collapse.report beyond the paper's claims, from the same tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statements of the paper on trained networks (section 2, Figures 1 to 5, Theorem 4), with their rules."""
+"""The paper's statements on trained networks (section 2, Figures 1 to 5, Theorem 4), and how they are judged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Array = NDArray[np.float64]
 
 
 def percent(part: float, n: int) -> str:
-    """62.5 ± 4.3 %: with its binomial standard error; where that is 0, the 95 % limit of 3 / n instead."""
+    """Format 62.5 ± 4.3 %, with the binomial standard error; where that is 0, with the 95 % limit of 3 / n instead."""
     if part in (0, 1):
         return f"{100 * part:g} % ({'>' if part else '<'} {100 * abs(part - 3 / n):.3g} %)"
     return f"{100 * part:.3g} ± {100 * share_error(part, n):.2g} %"
@@ -37,7 +37,7 @@ def share(hits: pd.Series[bool]) -> str:
 
 
 def by_target(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """(label, runs) of the targets that the table has."""
+    """Yield (label, runs) of the targets that the table has."""
     for name in TARGETS:
         runs = table[table.target == name]
         if len(runs):

@@ -1,4 +1,4 @@
-"""Statements of the paper on ways to escape (depth and width, initialisation, remedies), with their rules."""
+"""The paper's statements on escapes: depth and width, initialisation, remedies; and how they are judged."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def bound_tightens(safe: pd.DataFrame) -> Judged:
 
 
 def difference(symmetric: pd.DataFrame, orthogonal: pd.DataFrame) -> pd.DataFrame:
-    """width, depth, gap: the share with orthogonal weights less that with He normal; error: its standard error."""
+    """Compute width, depth, gap (the share with orthogonal weights minus that with He normal), standard error."""
     both = symmetric[symmetric.law == "he"].merge(orthogonal, on=["width", "depth"], suffixes=("_he", ""))
     p, q = both.dead_he / both.members_he, both.dead / both.members
     error = np.hypot(share_error(p, both.members_he), share_error(q, both.members))

@@ -1,4 +1,4 @@
-"""Statements of the paper on random networks (section 3, Theorems 8 to 10, Figure 6A), with their rules."""
+"""The paper's statements on random networks (section 3, Theorems 8 to 10, Figure 6A), and how they are judged."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FRACTIONS = (
 
 
 def off(table: pd.DataFrame, count: str, total: str, theory: Array) -> Array:
-    """Deviations of shares in the theory's binomial standard errors; inf where a share must be exact and is not."""
+    """Compute each share's deviation in the theory's binomial standard errors; inf if it must be exact and isn't."""
     totals = table[total].to_numpy(dtype=np.float64)
     error = share_error(theory, totals)
     gap = table[count].to_numpy(dtype=np.float64) / totals - theory
@@ -50,7 +50,7 @@ def off(table: pd.DataFrame, count: str, total: str, theory: Array) -> Array:
 def keeps_length(length: pd.DataFrame) -> Judged:
     relu = length[length.phi == "relu"]
     n = int(relu.members.iloc[0])
-    error = np.sqrt(relu.relu_relative_variance.to_numpy() / n)  # exact: the sample's own would be no guide
+    error = np.sqrt(relu.relu_relative_variance.to_numpy() / n)  # exact: the sample's own error would be no guide
     tight = error < 0.05
     deviation = (relu["mean"].to_numpy() / relu.predicted.to_numpy() - 1) / error
     worst = float(abs(deviation[tight]).max())

@@ -1,4 +1,4 @@
-"""Columns that statements, figures and findings of the shrinkage section take from its tables."""
+"""Quantities from the shrinkage section's tables, for its statements, figures and findings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 
 def exponent(x: Any, y: Any) -> float:
-    """n of y ~ x^n, by least squares on logarithms; nan for fewer than two points."""
+    """Fit n of y ~ x^n by least squares on logarithms; nan for fewer than two points."""
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     proper = (x > 0) & (y > 0)
     if len(set(x[proper])) < 2:
@@ -20,14 +20,14 @@ def exponent(x: Any, y: Any) -> float:
 
 
 def rate(layer: Any, value: Any, low: float, high: float) -> float:
-    """r of value ~ exp(r layer), by least squares where low < value < high; nan for fewer than two points."""
+    """Fit r of value ~ exp(r layer) by least squares where low < value < high; nan for fewer than two points."""
     layer, value = np.asarray(layer, dtype=float), np.asarray(value, dtype=float)
     proper = (value > low) & (value < high)
     return float(np.polyfit(layer[proper], np.log(value[proper]), 1)[0]) if proper.sum() > 1 else math.nan
 
 
 def tail(frame: pd.DataFrame, column: str, per_layer: bool = False) -> tuple[Any, Any]:
-    """The last decade of depth: layers and 1 - rho, of several pairs their geometric mean."""
+    """Select the last decade of depth: layers and 1 - rho; with `per_layer` the geometric mean of the pairs."""
     late = frame[frame[column] >= frame[column].max() / 10]
     if not per_layer:
         return late[column], late.distance
@@ -41,13 +41,13 @@ def last(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def fluctuation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and standard error; the latter nan for one value."""
+    """Compute mean and standard error; the latter is nan for one value."""
     array = np.asarray(values, dtype=float)
     return float(array.mean()), float(array.std(ddof=1) / math.sqrt(len(array))) if len(array) > 1 else math.nan
 
 
 def displacements(fig4: pd.DataFrame) -> pd.Series[float]:
-    """Pearson correlation by layer (from 1), mean over the draws."""
+    """Compute Pearson's correlation by layer (from 1), mean over the draws."""
     return fig4[fig4.quantity == "displacement"].groupby("index").value.mean()
 
 
@@ -56,7 +56,7 @@ def median_displacement(fig4: pd.DataFrame) -> float:
 
 
 def far_and_near(fig4: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]]:
-    """The displacement correlations of the five first and last layers, and of the four on each side of the block."""
+    """Return displacement correlations: of the five first and last layers, and of four on each side of the block."""
     all_layers = displacements(fig4)
     layers = all_layers.index.to_numpy()
     gap = int(np.argmax(np.diff(layers)))
@@ -64,7 +64,7 @@ def far_and_near(fig4: pd.DataFrame) -> tuple[pd.Series[float], pd.Series[float]
 
 
 def block_layers(fig4: pd.DataFrame) -> tuple[int, int]:
-    """The block's first and last layer, from 1: those whose displacement there isn't."""
+    """Return the first and last layer of the block, from 1: its layers are missing in the displacements."""
     layers = displacements(fig4).index.to_numpy()
     gap = int(np.argmax(np.diff(layers)))
     return int(layers[gap]) + 1, int(layers[gap + 1]) - 1

@@ -134,7 +134,7 @@ def _curves(panel: Axes, frame: pd.DataFrame) -> None:
 
 
 def _at_least_two_decades(panel: Axes) -> None:
-    """Widen the axis so that a line that is level looks level."""
+    """Widen the panel's range, so that a level line looks level."""
     low, high = panel.get_ylim()
     wider = max(1.0, 10 / np.sqrt(high / low))
     panel.set_ylim(low / wider, high * wider)

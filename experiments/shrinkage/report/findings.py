@@ -1,4 +1,4 @@
-"""Findings beyond what the shrinkage paper says."""
+"""Findings of the shrinkage section beyond the source's statements."""
 
 from __future__ import annotations
 

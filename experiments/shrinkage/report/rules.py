@@ -1,4 +1,4 @@
-"""Statements of the source on wide layers (maps, bounds, Figure 1), with their rules."""
+"""The source's statements on wide layers (maps, bounds, Figure 1), and the rules by which they are judged."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from experiments.shrinkage.report.columns import (
 rules = Rules()
 
 NEAR_ONE = 1e-4
-"""1 - rho below which a correlation counts as near to 1, where the source's exponential law is meant to hold. There
-ReLU's next term, of relative size sqrt(1 - rho) 2 sqrt 2 / (3 pi), is 0.3 %."""
+"""Gap 1 - rho below which a correlation counts as near 1, where the source's exponential law is meant to hold.
+
+There ReLU's next term, of relative size sqrt(1 - rho) 2 sqrt 2 / (3 pi), is 0.3 %.
+"""
 
 ROUNDING = 1e-9
-"""Error of an equality between closed forms and quadrature in float64, at most."""
+"""Float64's error in an equality between closed forms and quadrature."""
 
 
 # ---- the map and its phases -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Statements of the source on finite networks (Figure 2 and the rates), with their rules."""
+"""The source's statements on finite networks, Figure 2 and the rates, and how they are judged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Statements of the source on chaos, residual networks and skimming (Figures 3 and 4), with their rules."""
+"""The source's statements on chaos, residual networks and skimming (Figures 3 and 4), and how they are judged."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def fig4_correlation(fig4: pd.DataFrame) -> Judged:
 
 
 def skimming_error(fig4: pd.DataFrame) -> tuple[float, float]:
-    """Mean 1 - rho, after the block before training, of the two networks for one input and of the full one for two."""
+    """Average 1 - rho after the block before training: both networks for one input, and the full one for two inputs."""
     error = fig4[fig4.quantity == "skimming error"]
     here = (fig4.quantity == "mean distance") & (fig4.stage == "before") & (fig4.network == "full")
     return float(error.value.mean()), float(fig4[here & (fig4["index"] == error["index"].iloc[0])].value.mean())

@@ -1,1 +1,1 @@
-"""The study's section of the report: what is drawn, what the sources say, how it is judged, what was found."""
+"""The study's section of the report: figures, statements of the sources, their judgement, findings."""

@@ -26,7 +26,7 @@ def coefficients(hermite: Table, constants: Table) -> Figure:
     figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 3.3))
     panel = axes[0, 0]
     gpn = hermite.frame[hermite.frame.gpn]
-    # all of the first ten degrees, then pairs of neighbours, since the coefficients of odd and of even degree differ
+    # The first ten degrees all, then pairs of neighbours, since the coefficients of odd and of even degree differ.
     starts = np.geomspace(10, gpn.degree.max(), 16).round()
     shown = {*range(1, 11), *starts, *(starts - 1)}
     for name, look in plotting.looks(paper.ACTIVATIONS).items():
@@ -43,7 +43,7 @@ def coefficients(hermite: Table, constants: Table) -> Figure:
 
     panel = axes[0, 1]
     frame = nonlinear(constants.frame)
-    # of the GPN version a phi + b: its squared mean is the discriminant, and distances scale with a
+    # For the GPN version a phi + b: its squared mean is the discriminant, and distances scale with a.
     nonlinearity = frame.nonlinearity * frame.a**2
     for family, (marker, color, label) in FAMILY_MARKERS.items():
         members = frame.family == family

@@ -1,4 +1,4 @@
-"""Findings beyond the sources' statements."""
+"""Findings of the theory section beyond the sources' statements."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def shell_laws(shell: pd.DataFrame) -> list[str]:
 
 
 def rates(one: pd.DataFrame) -> str:
-    """Slope of ln P against d, measured over limit law, for each eps with enough widths."""
+    """Format the slope of ln P against d, measured / limit law, for each eps with enough widths."""
     ratios = []
     for column in outs(one):
         share = one[column] / one.draws
@@ -145,7 +145,7 @@ def roots(constants: pd.DataFrame, depth: pd.DataFrame, gradient: pd.DataFrame) 
 
 
 def gradient_width(gradient: pd.DataFrame) -> int:
-    """|x^(1)|| = sqrt(d).|Report gradients by width, from ||x^(1)|| = sqrt(d). ||x^(1)|| = sqrt(d)."""
+    """Compute the width from ||x^(1)|| = sqrt(d)."""
     return round(float(gradient.signal_first.iloc[0]) ** 2)
 
 

@@ -1,4 +1,4 @@
-"""Statements of the paper on its own mathematics (sections 2.1 to 2.3, appendix), with their rules."""
+"""The paper's statements on its own mathematics (sections 2.1 to 2.3, appendix), and how they are judged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from experiments.theory.report.columns import (
 rules = Rules()
 
 ROUNDING = 1e-9
-"""Error of an equality after 200 layers, or of a Gaussian integral, in float64, at most."""
+"""Float64's error in an equality after 200 layers, or in a Gaussian integral."""
 
 
 @rules.states(
@@ -47,7 +47,7 @@ def proposition_1(gradient: pd.DataFrame) -> Judged:
 
 
 def spread(gradient: pd.DataFrame, norm: str) -> float:
-    """max / min - 1 over the layers of the linear network where it is largest."""
+    """Compute max / min - 1 over the layers of the linear network where it is largest."""
     linear = gradient[gradient.function.isin(["identity", "negation"])]
     return float((linear[f"{norm}_max"] / linear[f"{norm}_min"] - 1).max())
 
@@ -93,7 +93,7 @@ def parseval(hermite: pd.DataFrame) -> Judged:
 
 
 def kink_share(degree: int) -> float:
-    """sum of k a_k^2 over k > degree for ReLU-GPN, whose slope jumps by sqrt(2): sqrt(2 / pi) / (pi sqrt(degree))."""
+    """Compute sum of k a_k^2, k > degree, for ReLU-GPN (slope jump sqrt(2)): sqrt(2 / pi) / (pi sqrt(degree))."""
     return math.sqrt(2 / math.pi) / (math.pi * math.sqrt(degree))
 
 

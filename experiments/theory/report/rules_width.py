@@ -1,4 +1,4 @@
-"""Statements of the paper and the talk on wide layers (the lemmas, Theorems 2 and 3), with their rules."""
+"""The paper's and the talk's statements on wide layers (lemmas, Theorems 2 and 3), and how they are judged."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EPS = 0.2
 """The eps at which the theorems' probabilities are judged."""
 
 RARE = 0.01
-"""A probability that counts as gone to 0: the upper end of its 95 % interval lies below."""
+"""A probability counts as gone to 0 if the upper end of its 95 % interval lies below this."""
 
 REJECTED = 0.01
 """p-value, of all tests of a lemma together, at which the lemma is rejected."""
@@ -75,7 +75,7 @@ def lemma_1(lemma1: pd.DataFrame) -> Judged:
     cases=("lemma 2",),
 )
 def leaves_the_shell(shell: pd.DataFrame, cases: Sequence[str]) -> Judged:
-    """P{|. - 1| >= EPS} goes to 0 with the width, for each GPN function and case."""
+    """Judge if P{|. - 1| >= EPS} goes to 0 with the width, for each GPN function and case."""
 
     frame = shell[(shell.route == "sphere") & shell.gpn & shell.case.isin(cases)]
     first, last = smallest_and_largest(frame, ["function", "case"])
@@ -139,7 +139,7 @@ def lemma_5(lemma5: pd.DataFrame) -> Judged:
 
 
 def moving(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
-    """Select rows that a change of radius changes by more than rounding: ReLU's slope depends on the sign alone."""
+    """Yield functions that a change of radius changes by more than rounding; ReLU's slope depends on signs alone."""
     for (function, of), rows in frame.groupby(["function", "of"]):
         if rows["mean"].max() > ROUNDING:
             yield (str(function), str(of)), rows
@@ -251,7 +251,7 @@ def every_layer(depth: pd.DataFrame) -> Judged:
     table_root=True,
 )
 def gradients_are_stable(gradient: pd.DataFrame, table_root: bool) -> Judged:
-    """max_l / min_l of ||dE/dW||_F in every draw, with Table 1's b or with the other root."""
+    """Judge max_l / min_l of ||dE/dW||_F in every draw, with Table 1's b or with the other root."""
 
     frame = gradient[gradient.root.notna()]
     frame = frame[paper_root(frame) == table_root]

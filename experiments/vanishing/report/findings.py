@@ -1,4 +1,4 @@
-"""The findings of experiments.vanishing.report: what the tables show beyond what the sources say."""
+"""The findings of experiments.vanishing.report beyond the sources' statements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from experiments.vanishing.report.runs import METHOD_NAMES, floors_of, last_tent
 
 ADAM_EPSILON = 1e-8
 RELU_SHORTCUT = 1.47374
-"""Growth of a ReLU network's signal by a shortcut, a layer (tests/vanishing/test_tricks.py derives it)."""
+"""Growth of a ReLU network's signal by one layer with a shortcut (tests/vanishing/test_tricks.py derives it)."""
 
 
 def talk(talk: Table) -> list[str]:

@@ -1,4 +1,4 @@
-"""Statements of the talk and the lecture on random networks and chains, with their rules."""
+"""The talk's and the lecture's statements on random networks and chains, and how they are judged."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from bsnn.results.statistics import rank_correlation
 
 rules = Rules()
 
-# The rules, fixed before the numbers.
+# These rules were fixed before the numbers.
 FACTOR = 10.0
 """Gradients of the talk's network explode (vanish) if the first layer's is ten times (a tenth of) the last one's."""
 
 MONOTONE = 0.9
-"""... and rank correlation with the layer is at least that strong."""
+"""They also need a rank correlation with the layer that is at least so strong."""
 
 FORMULA = 1e-12
-"""Relative error up to which a formula is what autograd gives: some tens of roundings at depth 50."""
+"""Relative error up to which a formula equals autograd's value: some tens of roundings at depth 50."""
 
 GONE, GREAT = 1e-6, 1e6
 """A derivative has vanished, or exploded, if it has changed by a million."""
@@ -31,7 +31,7 @@ RARE = 0.05
 
 
 def first_to_last(frame: pd.DataFrame, weights: str) -> tuple[np.ndarray, np.ndarray]:
-    """First layer's gradient / last one's, and rank correlation of gradient and layer, of every draw."""
+    """Compute first layer's gradient / last one's, and the rank correlation of gradient and layer, of every draw."""
     chosen = frame[frame.weights.astype(str) == weights]
     norms = chosen.pivot(index="draw", columns="layer", values="gradient")
     trends = [rank_correlation(norms.columns.to_numpy(), row) for _, row in norms.iterrows()]

@@ -1,4 +1,4 @@
-"""Statements of the talk and the paper on descent and on tricks, with their rules."""
+"""The talk's and the paper's statements on descent and on tricks, and how they are judged."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from experiments.vanishing.report.runs import METHOD_NAMES, floors_of, last_tent
 rules = Rules()
 
 PROPORTIONAL = (0.8, 1.2)
-"""Exponents that count as 1. The rms of an oscillation along a line lies between eta / 2 and eta / sqrt(2), whatever
-eta: 0.1 for steps over 1.5 decades."""
+"""Range of exponents that count as 1.
+
+The rms of an oscillation along a line lies between eta / 2 and eta / sqrt(2), whatever eta. For steps over 1.5 decades
+this changes the exponent by 0.1.
+"""
 
 HELPS = 0.9
-"""A trick helps if it ends with at most nine tenths of the loss that doing nothing ends with."""
+"""A trick helps if its final loss is at most nine tenths of the loss without any."""
 
 TRICKS = ("adam", "batch_norm", "clipping", "shortcuts")
 
@@ -29,7 +32,7 @@ TRICKS = ("adam", "batch_norm", "clipping", "shortcuts")
     rule="the exact gradient's multipliers are these to 1e-12",
 )
 def talk_multipliers(paths: pd.DataFrame) -> Judged:
-    """The first step from theta = (1, 1): theta after it is the multiplier."""
+    """Judge the first step from theta = (1, 1), after which theta is the multiplier."""
     first = paths[(paths.rule == "gradient") & (paths.step == 1)]
     eta, found = first.eta.to_numpy(), first[["theta_1", "theta_2"]].to_numpy()
     said = 1 - np.outer(eta, descent.TALK_EIGENVALUES)
@@ -73,7 +76,7 @@ def same_scale_is_easy(quadratic: pd.DataFrame) -> Judged:
     rule="for every eta the mean loss of the last quarter of the steps is at least half of the third quarter's",
 )
 def fixed_step_hovers(deep: pd.DataFrame) -> Judged:
-    """A run hovers if its loss stays within a factor 2 from the third quarter of the steps to the last."""
+    """Judge if runs hover: the loss stays within a factor 2 from the third quarter of the steps to the last."""
     fixed = deep[(deep.rule == "normalised") & (deep.decades == 0)]
     steps = fixed.step.max() + 1
     third = fixed[(fixed.step >= steps / 2) & (fixed.step < 3 * steps / 4)].groupby("eta").loss.mean()

@@ -1,4 +1,4 @@
-"""Runs of normalised gradients and of the tricks: how they end, and which rate of a method is its best."""
+"""Runs of normalised gradients and of the tricks: their ends, and each method's best rate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METHOD_NAMES = {
 
 
 def last_tenth(frame: pd.DataFrame, by: Sequence[str], column: str = "loss") -> pd.Series[float]:
-    """Mean over the last tenth of a run's steps, for each group; inf for a run that ended early, having diverged."""
+    """Average over the last tenth of a run's steps, for each group; inf for a run that diverged and so ended early."""
     last = frame.step.max()
     ends = frame[frame.step > 0.9 * last].groupby(list(by))[column].mean()
     whole = frame.groupby(list(by)).step.max() == last
@@ -31,14 +31,14 @@ def last_tenth(frame: pd.DataFrame, by: Sequence[str], column: str = "loss") -> 
 
 
 def best_runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each method's best rate, for each function: the lowest mean training loss at the end."""
+    """Select the rows of each method's best rate, for each function: the lowest mean training loss at the end."""
     ends = last_tenth(frame, ["method", "function", "rate", "seed"]).groupby(["method", "function", "rate"]).mean()
     best = ends.groupby(["method", "function"]).idxmin()
     return frame[[key in set(best) for key in zip(frame.method, frame.function, frame.rate, strict=True)]]
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each method at its best rate, for each function: mean over seeds. Index (method, function).
+    """Summarise each method at its best rate, for each function: mean over seeds. Index (method, function).
 
     rate, edge (the rate is the smallest or largest tried), loss (at the end), train, test, se (standard error of test),
     ratio, norm, first_loss (at the start), last_ratio.
@@ -66,7 +66,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def floors_of(frame: pd.DataFrame, decades: float) -> pd.Series[float]:
-    """Root mean square of ||theta|| over the second half of the steps, by eta."""
+    """Compute the root mean square of ||theta|| over the second half of the steps, by eta."""
     chosen = frame[(frame.rule == "normalised") & (frame.decades == decades)]
     late = chosen[chosen.step >= chosen.step.max() / 2]
     square: pd.Series[float] = late.theta_1**2 + late.theta_2**2
