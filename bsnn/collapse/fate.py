@@ -48,7 +48,7 @@ class Target:
     def batches(
         self, steps: int, members: int, batch: int, generator: torch.Generator, dtype: torch.dtype | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `steps` mini-batches, new ones for each member: x (K, B, inputs), y (K, B, outputs)."""
+        """Yield `steps` fresh mini-batches, each member's own: x (K, B, inputs), y (K, B, outputs)."""
         for _ in range(steps):
             shape = (members, batch, self.inputs)
             uniform_KBD = torch.rand(shape, generator=generator, dtype=dtype, device=generator.device)
@@ -86,7 +86,7 @@ It gives no settings. These were Keras's defaults at its time, with momentum 0.9
 """
 
 SECOND_ORDER = {"bfgs": "BFGS", "lbfgs": "L-BFGS-B"}
-"""scipy's names. They need a whole grid of inputs, as line searches need a loss that does not change."""
+"""scipy's names. They are run on a whole grid of inputs, since line searches need a loss that does not change."""
 
 
 def minimise(stack: NarrowStack, x_BD: Tensor, y_BC: Tensor, method: str, iterations: int, loss: str = "mse") -> None:

@@ -157,7 +157,7 @@ class Dead(NamedTuple):
 
 
 def simulate(width: int, depth: int, members: int, initialisation: str, generator: torch.Generator) -> Dead:
-    """Count dead networks of one input without biases, by exact signs and without a grid."""
+    """Count dead networks of one input without biases, drawn by bsnn.collapse.networks: exact signs, no grid."""
     dead = []
     for plus_KN, minus_KN in outputs(width, depth, members, initialisation, generator):
         plus_K, minus_K = ((one_KN == 0).all(dim=1) for one_KN in (plus_KN, minus_KN))

@@ -88,7 +88,7 @@ def cifar_png_tarball(path: Path) -> Arrays:
 
 
 def parse_png_sheet(data: bytes) -> NDArray[np.uint8]:
-    """Read images (n, 32, 32, 3) from an RGB sheet 1024 wide and n high: row i holds image i, its pixels row by row."""
+    """Read images (n, 32, 32, 3) from an RGB sheet 1024 wide, n high: row i is image i, 32 x 32 pixels row by row."""
     with Image.open(io.BytesIO(data)) as sheet:
         if sheet.mode != "RGB" or sheet.width != 32 * 32:
             raise DataError(f"expected an RGB sheet 1024 wide, found {sheet.mode} of {sheet.width} x {sheet.height}")

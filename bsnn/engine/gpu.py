@@ -84,7 +84,7 @@ def _works(way: str, device: torch.device, shape: Cell) -> bool:
 def _reason_against(way: str, device: torch.device, shape: Cell) -> str | None:
     """Say why a way can't be taken there; None if it can.
 
-    Raises UserError if the GPU fails meanwhile, and torch.OutOfMemoryError.
+    Raises UserError if the GPU is lost meanwhile, and torch.OutOfMemoryError.
     """
     reason = _unsupported(device)
     if reason is not None:

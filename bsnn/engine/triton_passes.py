@@ -9,8 +9,8 @@ product and the pass. The traffic of a layer of K networks, in units of K N^2 nu
     update          V and velocity read and written       4
 
 One kernel for the whole way back would save the second reading, but it needs two products at once. That takes more
-registers than a thread has, and more instructions for each number than the memory's time pays for. `python -m
-scripts.gpu.kernels` shows the compiled code of each kernel.
+registers than a thread has, and more instructions for each number than the memory's time pays for. The compiled code of
+each kernel is shown by `python -m scripts.gpu.kernels`.
 
 Products are exact float32 (`precision="ieee"`) or another of PRECISIONS. Tensor cores multiply numbers of 11 or 8
 significant bits; "tf32x3" and "bf16x6" combine three or six such products into nearly a float32 product.

@@ -163,7 +163,7 @@ def orthogonal(module: nn.Module, name: str = "weight", *, gain: float = 1.0) ->
 
 
 def constrainable_weight(module: nn.Module, name: str = "weight") -> nn.Parameter:
-    """Return the weight that `unit_rows` would constrain. Raises the same errors; changes nothing."""
+    """Return the weight that `unit_rows` would constrain; changes nothing. Raises its TypeError and ValueError."""
     kind = plain_name(module)
     if isinstance(module, TRANSPOSED):
         raise TypeError(

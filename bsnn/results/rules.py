@@ -35,8 +35,8 @@ from bsnn.results.statements import Statement
 from bsnn.results.tables import Table
 from bsnn.results.verdicts import Verdict
 
-Judged = tuple[str, bool]
-"""The measurement in words and numbers, and whether it agrees by the rule."""
+Judged = tuple[str, bool | None]
+"""The measurement in words and numbers, and whether it agrees by the rule; None: it can't be decided at this size."""
 Judge = TypeVar("Judge", bound=Callable[..., Judged])
 Parts = Mapping[str, Table | None]
 """A study's tables by part; None for those not computed yet."""

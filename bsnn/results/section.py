@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
@@ -59,6 +58,7 @@ class Section:
         findings: functions that tell what we found beyond the sources' statements, in Markdown, as one text or several.
             Their parameters name the parts that they read; a part that isn't necessary is None by default.
         differences: points in which we differ from the sources in every budget.
+        stated: where a source states a size of conf/<study>/paper.yaml, by "part.setting"; the other sizes are ours.
     """
 
     study: str
@@ -69,6 +69,7 @@ class Section:
     rules: Sequence[Rules]
     findings: Sequence[Callable[..., str | list[str]]] = ()
     differences: Sequence[str] = ()
+    stated: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -91,7 +92,7 @@ def publish(section: Section, description: str | None, argv: list[str] | None = 
                 plotting.save(figure, where / name)
     write_text(where / "statements.csv", statements.frame(said).to_csv(index=False, lineterminator="\n"))
     write_text(where / "report.md", report(section, parts, said, folder))
-    print(f"{where / 'report.md'}: {counts(statements.frame(said))}")
+    print(f"{where / 'report.md'}: {statements.counts(statements.frame(said))}")
 
 
 def load(section: Section, folder: Path) -> Parts:
@@ -110,7 +111,7 @@ def report(section: Section, parts: Parts, said: Sequence[Statement], folder: Pa
         section.opening,
         *(["Not computed yet:\n\n" + "\n".join(missing)] if missing else []),
         "## The sources say, we measured",
-        f"{counts(statements.frame(said))}. The rule by which each is judged stands in the last column.",
+        f"{statements.counts(statements.frame(said))}. The rule by which each is judged stands in the last column.",
         markdown_table(["where", "the source says", "we measured", "agrees?", "counts as agreement"], rows),
         "## Figures",
         *(_figure(name, drawing, parts) for name, drawing in section.drawings.items()),
@@ -137,44 +138,39 @@ def _told(section: Section, parts: Parts) -> Iterator[str]:
             yield from [told] if isinstance(told, str) else told
 
 
-def counts(said: pd.DataFrame) -> str:
-    """Count the statements: 12 of 14 statements agree, 1 not measured."""
-    words = list(said["agrees"])
-    measured = [word for word in words if word != statements.WORDS[None]]
-    text = f"{measured.count('yes')} of {len(measured)} statements agree"
-    return text + (f", {len(words) - len(measured)} not measured" if len(measured) < len(words) else "")
-
-
 def sizes(section: Section, parts: Parts) -> str:
-    """Say in one line that the sizes are the sources' own, or what differs from them."""
+    """Say in one line that the sizes are the full ones, those of the paper budget, or what differs from them."""
     rows = differing(section, parts)
     if not rows:
-        return "the sources' own sizes"
+        return "full size"
     if len(rows) > FEW:
-        return f"NOT the sources' sizes, {len(rows)} of which differ (listed in report.md)"
-    return "NOT the sources' sizes: " + ", ".join(f"{name} {ours} instead of {theirs}" for name, ours, theirs in rows)
+        return f"NOT full size, {len(rows)} sizes are smaller (listed in report.md)"
+    return "NOT full size: " + ", ".join(f"{name} {ours} instead of {full}" for name, ours, full in rows)
 
 
 def differing(section: Section, parts: Parts) -> list[tuple[str, str, str]]:
-    """List (setting, its value in the tables, the sources' value) where the two differ.
+    """List (setting, its value in the tables, its full value) where the two differ.
 
-    conf/<study>/paper.yaml has the sources' sizes, a mapping for each part.
+    conf/<study>/paper.yaml has the full sizes, a mapping for each part.
     """
-    theirs: Any = OmegaConf.load(CONF / section.study / f"{PAPER}.yaml")
+    full: Any = OmegaConf.load(CONF / section.study / f"{PAPER}.yaml")
     rows = []
     for part, found in parts.items():
         ours = {} if found is None else found.config["sizes"][part]
         for name, value in ours.items():
-            if value != theirs[part][name]:
-                rows.append((f"{part}.{name}", _short(value), _short(theirs[part][name])))
+            if value != full[part][name]:
+                rows.append((f"{part}.{name}", _short(value), _short(full[part][name])))
     return rows
 
 
 def _sizes_table(section: Section, parts: Parts, budget: str) -> str:
+    stated = "Stated by a source: " + "; ".join(f"{name}: {where}" for name, where in section.stated.items()) + "."
+    told = f"{stated if section.stated else 'No source states a size.'} The other full sizes are our choice."
     rows = differing(section, parts)
     if not rows:
-        return "All sizes are the sources' own."
-    return markdown_table(["setting", f"{budget} budget", "the sources"], rows)
+        return f"All sizes are those of the paper budget. {told}"
+    marked = [[name, ours, full, section.stated.get(name, "ours")] for name, ours, full in rows]
+    return told + "\n\n" + markdown_table(["setting", f"{budget} budget", "full size", "stated by"], marked)
 
 
 def _short(value: Any) -> str:

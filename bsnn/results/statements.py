@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-WORDS = {True: "yes", False: "no", None: "not measured"}
+NOT_MEASURED, UNDECIDED = "not measured", "undecided"
+OURS = "ours"
+"""The start of a statement's source if no source says it, but we expected it: it is counted by itself."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,11 @@ class Statement:
     """One statement of a source.
 
     Args:
-        source: the place: "section 4, Fig. 6", "Theorem 2".
+        source: the place: "section 4, Fig. 6", "Theorem 2"; "ours" for what no source says, but theory lets expect.
         says: the statement, in the source's words or numbers.
         measured: our result, with n and its uncertainty where there is one; "" where there is no data.
         rule: the condition for agreement, in numbers.
-        agrees: None if there is no data.
+        agrees: None if there is no data, or if the data can't decide it at this size.
     """
 
     source: str
@@ -33,11 +35,28 @@ class Statement:
 
     @property
     def word(self) -> str:
-        return WORDS[self.agrees]
+        if self.agrees is None:
+            return UNDECIDED if self.measured else NOT_MEASURED
+        return "yes" if self.agrees else "no"
 
 
 def frame(statements: Sequence[Statement]) -> pd.DataFrame:
-    """Make the table: source, says, measured, rule, agrees (yes | no | not measured)."""
+    """Make the table: source, says, measured, rule, agrees (yes | no | undecided | not measured)."""
     columns = ["source", "says", "measured", "rule", "agrees"]
     rows = [[one.source, one.says, one.measured, one.rule, one.word] for one in statements]
     return pd.DataFrame(rows, columns=columns)
+
+
+def counts(said: pd.DataFrame) -> str:
+    """Count the statements of a `frame`: 12 of 14 statements agree, 1 undecided; 3 of 3 expectations of ours hold."""
+    ours = said["source"].str.startswith(OURS)
+    told = [_counts(list(said["agrees"][~ours]), "statements agree")]
+    if ours.any():
+        told.append(_counts(list(said["agrees"][ours]), "expectations of ours hold"))
+    return "; ".join(told)
+
+
+def _counts(words: Sequence[str], agree: str) -> str:
+    decided = words.count("yes") + words.count("no")
+    rest = [f"{words.count(word)} {word}" for word in (UNDECIDED, NOT_MEASURED) if word in words]
+    return ", ".join([f"{words.count('yes')} of {decided} {agree}", *rest])

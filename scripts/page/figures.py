@@ -215,7 +215,7 @@ def _axis(curves: Iterable[Curve]) -> PinnedAxis:
 
 
 def _percent(values: Iterable[Floats]) -> dict[str, Any]:
-    """Compute a range from 0 to a little above all values, so that low accuracies can be told apart, too."""
+    """Compute a range from 0 to a little above all values, so that accuracies far from 100 % can be told apart."""
     top = max((float(np.nanmax(one)) for one in values if len(one) and not np.isnan(one).all()), default=100.0)
     return {"range": [0, min(103.0, 1.12 * top)]}
 

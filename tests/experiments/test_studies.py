@@ -79,7 +79,7 @@ def test_a_study_is_computed_once_and_reported(monkeypatch: pytest.MonkeyPatch, 
     assert set(said["agrees"]) <= {"yes", "no"}
     assert (said["measured"] != "").all()
     report = made["report.md"].decode()
-    assert "NOT the sources' sizes" in report
+    assert "NOT full size" in report
     assert "Not computed yet" not in report
     assert all(f"]({name}.png)" in report for name in section.drawings)
     if study == "collapse":  # publishing is one piece of code; twice is enough for one of them

@@ -7,7 +7,10 @@ import itertools
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
+from bsnn.config import CONF
+from bsnn.results import statements
 from bsnn.results.rules import Judged, Rules, arguments, needed
 from bsnn.results.section import Section
 from bsnn.results.tables import Table
@@ -40,6 +43,18 @@ def test_statements_are_judged_by_the_parts_that_the_judge_names() -> None:
     assert third.judged({"one": NUMBERS, "two": NUMBERS}).measured == "2 draws, n = 2"
 
 
+def test_what_cannot_be_decided_and_what_no_source_says_count_by_themselves() -> None:
+    rules = Rules()
+    answers = {"Theorem 1": True, "Fig. 2": False, "section 3": None, "ours": False, "ours, 2": True}
+    for source in answers:
+        rules.states(source, "x is small", rule="x <= 2", of=source)(lambda one, of: ("x = 1", answers[of]))
+    rules.states("section 4", "x is small", rule="x <= 2")(lambda two: ("x = 1", True))
+    said = statements.frame([rule.judged({"one": NUMBERS, "two": None}) for rule in rules])
+    assert list(said["agrees"]) == ["yes", "no", "undecided", "no", "yes", "not measured"]
+    told = "1 of 2 statements agree, 1 undecided, 1 not measured; 1 of 2 expectations of ours hold"
+    assert statements.counts(said) == told
+
+
 def test_a_part_that_is_none_by_default_can_be_missing() -> None:
     def told(one: pd.DataFrame, two: Table | None = None, bound: float = 3) -> str:
         return f"{len(one)} {two is None} {bound}"
@@ -64,4 +79,6 @@ def test_what_a_study_tells_reads_parts_that_it_has(study: str) -> None:
     read += [drawing.parts for drawing in section.drawings.values()]
     read += [needed(tell) for tell in section.findings]
     assert {part for one in read for part in one} <= set(parts)
+    full = OmegaConf.load(CONF / study / "paper.yaml")
+    assert all(OmegaConf.select(full, name) is not None for name in section.stated)
     assert len(read) > len(parts)

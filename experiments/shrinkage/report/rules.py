@@ -22,7 +22,7 @@ There ReLU's next term, of relative size sqrt(1 - rho) 2 sqrt 2 / (3 pi), is 0.3
 """
 
 ROUNDING = 1e-9
-"""Float64's error in an equality between closed forms and quadrature."""
+"""Largest error of float64 in an equality between closed forms and quadrature."""
 
 
 # ---- the map and its phases -----------------------------------------------------------------------------------------

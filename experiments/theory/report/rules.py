@@ -19,7 +19,7 @@ from experiments.theory.report.columns import (
 rules = Rules()
 
 ROUNDING = 1e-9
-"""Float64's error in an equality after 200 layers, or in a Gaussian integral."""
+"""Largest error of float64 in an equality after 200 layers, or in a Gaussian integral."""
 
 
 @rules.states(

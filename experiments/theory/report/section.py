@@ -60,9 +60,6 @@ SECTION = Section(
         findings.normal_vectors,
     ),
     differences=(
-        "The paper gives no sizes for its theory: where this page compares with the sources' sizes, the paper "
-        "budget's are meant, which are ours but for the talk's widths (talk, histogram) and the paper's depth and "
-        "width.",
         "W x for a fixed x on the shell is drawn as a uniform vector on the sphere (parts shell and depth); parts "
         "lemma4, lemma6 and the rows `haar` of part shell compute it with matrices.",
         "Theorem 3 is read as its proof has it, (1/d) | ||D y||^2 - ||y||^2 |.",
