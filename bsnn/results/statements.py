@@ -50,10 +50,8 @@ def frame(statements: Sequence[Statement]) -> pd.DataFrame:
 def counts(said: pd.DataFrame) -> str:
     """Count the statements of a `frame`: 12 of 14 statements agree, 1 undecided; 3 of 3 expectations of ours hold."""
     ours = said["source"].str.startswith(OURS)
-    told = [_counts(list(said["agrees"][~ours]), "statements agree")]
-    if ours.any():
-        told.append(_counts(list(said["agrees"][ours]), "expectations of ours hold"))
-    return "; ".join(told)
+    groups = ((~ours, "statements agree"), (ours, "expectations of ours hold"))
+    return "; ".join(_counts(list(said["agrees"][chosen]), agree) for chosen, agree in groups if chosen.any())
 
 
 def _counts(words: Sequence[str], agree: str) -> str:

@@ -27,7 +27,7 @@ from bsnn.results.tables import Table
 from bsnn.results.verdicts import Verdict
 from experiments.study import STUDIES
 from scripts import fig4, table1, table2
-from scripts.report import account, sweeps
+from scripts.report import account, sources, sweeps
 from scripts.report.account import SYNTHETIC, Synthetic
 
 FIGURES = {
@@ -118,7 +118,7 @@ def report(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], f
         "## Figures",
         *(figure(loaded, folder, stem) for stem in FIGURES),
         *sweeps.section(folder, loaded),
-        *beyond(folder),
+        *beyond(folder, verdicts),
         "## What ran",
         *account.what_ran(loaded, synthetic),
         "## Where it ran",
@@ -247,8 +247,8 @@ def figure(loaded: Results, folder: Path, stem: str) -> str:
     return f"{title}\n\nNot drawn yet: `make {stem.removesuffix('_mnist')} BUDGET={loaded.budget.name}`."
 
 
-def beyond(folder: Path) -> list[str]:
-    """Summarise the studies: how many of their sources' statements agree, and which don't."""
+def beyond(folder: Path, verdicts: Sequence[Verdict]) -> list[str]:
+    """Summarise the studies: how many of their sources' statements agree, which don't, and where each claim stands."""
     made = {study: folder / study / "statements.csv" for study in STUDIES}
     said = {study: pd.read_csv(path, keep_default_na=False) for study, path in made.items() if path.exists()}
     if not said:
@@ -264,7 +264,7 @@ def beyond(folder: Path) -> list[str]:
              table(["study", "what its sources say"], rows)]  # fmt: skip
     if against:
         texts += ["What we found otherwise:", table(["study", "where", "the source says", "we measured"], against)]
-    return texts
+    return texts + (sources.section(said, verdicts) if len(said) == len(STUDIES) else [])
 
 
 def different(budget: str) -> list[str]:
