@@ -29,7 +29,7 @@ WANDB ?=
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce train data data-bundle offline collect table1 table2 fig1 fig2 fig3 fig4 figures table \
   sweeps sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisation \
-  studies theory vanishing shrinkage collapse bridge \
+  studies theory vanishing shrinkage collapse bridge beyond \
   page dashboard sync review report docs wheel bench test check lock clean
 
 help: ## list the targets
@@ -85,7 +85,7 @@ sweep_depth sweep_width sweep_learning_rate sweep_batch_size sweep_initialisatio
 	$(RUN) -m experiments.train +experiment=$@ budget=$(budget) results_dir=$(RESULTS) $(SET)
 	$(RUN) -m scripts.sweeps $(results)
 
-studies: theory vanishing shrinkage collapse bridge ## the studies beyond Table 2: computed, drawn, reported
+studies: theory vanishing shrinkage collapse bridge beyond ## the studies beyond Table 2: computed, drawn, reported
 	if [ -d $(results)/runs ]; then $(RUN) -m scripts.report $(results); fi
 
 theory: ## the BSNN paper's propositions and theorems, checked by numbers
@@ -93,7 +93,8 @@ vanishing: ## vanishing and exploding gradients, and the usual tricks against th
 shrinkage: ## representations shrink with depth (the shrinkage paper's Figures 1-4)
 collapse: ## deep narrow networks collapse (the collapse paper's Figures 1-7)
 bridge: ## GPN networks under the last two lenses
-theory vanishing shrinkage collapse bridge: %: $(READY)
+beyond: ## what the theory leaves open: finite width, Jacobians
+theory vanishing shrinkage collapse bridge beyond: %: $(READY)
 	$(RUN) -m experiments.$@ budget=$(budget) results_dir=$(RESULTS)
 	$(RUN) -m experiments.$@.report $(results)
 

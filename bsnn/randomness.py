@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     SHRINKAGE = 5
     COLLAPSE = 6
     BRIDGE = 7
+    BEYOND = 8
 
 
 def generator(seed: int, purpose: Purpose, *index: int) -> torch.Generator:

@@ -28,7 +28,7 @@ from experiments import constants, places
 from experiments.units import Work, compute, threads_for
 
 ALL = "all"
-STUDIES = ("theory", "vanishing", "shrinkage", "collapse", "bridge")
+STUDIES = ("theory", "vanishing", "shrinkage", "collapse", "bridge", "beyond")
 
 C = TypeVar("C", bound=StudyConfig)
 

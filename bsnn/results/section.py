@@ -1,6 +1,6 @@
 """A study's section of the report, from its tables: figures, statements of the sources beside our results, findings.
 
-    python -m experiments.theory.report results/quick        # likewise vanishing, shrinkage, collapse, bridge
+    python -m experiments.theory.report results/quick        # likewise vanishing, shrinkage, ...
 
 It reads only results/<budget>/<study>/*.csv and .json. Beside them it writes, in seconds, <figure>.png and .pdf,
 statements.csv and report.md. Parts that are not computed yet are named, with the command that computes them.

@@ -55,7 +55,12 @@ ROWS = (
         (1, 2, 4),
     ),
     Row(BSNN, "Figs 1 and 2: plain Tanh is stable because it goes linear, GPN functions are not", {}, (5,)),
-    Row(BSNN, "Fig. 3: the wider, the more equal the gradients", {}, (6,)),
+    Row(
+        BSNN,
+        "Fig. 3: the wider, the more equal the gradients",
+        {"beyond": r"BSNN paper, section 3\.1, Fig\. 3|ours, bsnn\.beyond\.walk"},
+        (6,),
+    ),
     Row(BSNN, "Table 2, Fig. 4: trainability, accuracy, batch norm", {}, (1, 2, 3, 4)),
     Row(
         BSNN,
@@ -72,8 +77,12 @@ ROWS = (
     Row(BSNN, "section 3.1: BSNNs stay nonlinear", {"bridge": r"BSNN paper, (section 3\.1|Definition 3)"}),
     Row(
         BSNN,
-        "singular values of the input-output Jacobian (dynamical isometry); assumptions during training; exact "
-        "orthogonality; convolutions; generalisation",
+        "dynamical isometry: singular values of the input-output Jacobian",
+        {"beyond": r"ours, (from BSNN paper, Definition 3|bsnn\.beyond\.jacobian)"},
+    ),
+    Row(
+        BSNN,
+        "assumptions during training; exact orthogonality; convolutions; generalisation",
         open="not measured: these need trainings of their own",
     ),
     Row(

@@ -1,0 +1,1 @@
+"""Mathematics of what the paper's theory leaves open: finite width, Jacobians."""

@@ -1,0 +1,1 @@
+"""What the paper's theory leaves open, measured."""

@@ -1,0 +1,52 @@
+"""What the paper's theory leaves open: finite width, Jacobians.
+
+    python -m experiments.beyond                          all parts; then:
+    python -m experiments.beyond.report results/quick
+    python -m experiments.beyond part=walk                 one part
+
+Claim     The range of gradient norms over the layers of a GPN network (Fig. 3) is that of a random walk, whose variance
+          follows from phi, depth and width; a GPN network keeps the mean square of its Jacobian's singular values, not
+          each of them.
+Cost      budget=quick: TO BE MEASURED
+Output    results/<budget>/beyond/<part>.csv, the numbers, and <part>.json, their provenance
+
+Columns   by part; all numbers without unit
+law        function, depth, width: predicted ln(max / min) of the gradient norms over the layers; single: mean over
+           samples and draws; mean, mean_std: of the norms' mean over the samples, mean and standard deviation over
+           draws; simple_single, simple_mean: by the short formula; gain, slope_gain, fourth: E phi'^4
+           (bsnn.beyond.walk)
+walk       draw, width, function, depth: the same, measured: single (mean over the samples) and mean
+jacobian   draw, width, function, gpn, depth: rms, largest: of the singular values; participation: (sum s^2)^2 /
+           (N sum s^4); near: the share within half of the rms; law: predicted participation, GPN only
+"""
+
+from __future__ import annotations
+
+import hydra
+from omegaconf import DictConfig
+
+from bsnn.config import CONF
+from bsnn.launch import entry
+from experiments import study
+from experiments.beyond.config import BeyondConfig
+from experiments.beyond.random import jacobian, law, walk
+
+PARTS = {
+    # Predicted ratios of gradient norms, from phi alone.
+    "law": law,
+    # The same, measured in random GPN networks.
+    "walk": walk,
+    # Singular values of the input-output Jacobian, plain and GPN.
+    "jacobian": jacobian,
+}
+study.register("beyond", BeyondConfig)
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="beyond")
+@entry.reports_user_errors
+def main(config: DictConfig) -> None:
+    study.run("beyond", config, BeyondConfig, PARTS)
+
+
+if __name__ == "__main__":
+    entry.run(main)

@@ -1,0 +1,63 @@
+"""The sizes of each part of experiments.beyond: conf/beyond/<budget>.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from omegaconf import MISSING
+
+from bsnn.activations import PAPER_ACTIVATIONS
+from bsnn.config import StudyConfig
+from bsnn.gpn import GPN
+from bsnn.randomness import Purpose, generator
+
+STREAMS = {"law": 0, "walk": 1, "jacobian": 2}
+"""The stream of each part, an index of Purpose.BEYOND; only append."""
+
+
+@dataclass
+class LawSizes:
+    depths: list[int] = MISSING
+    widths: list[int] = MISSING
+    samples: int = MISSING
+    draws: int = MISSING
+
+
+@dataclass
+class WalkSizes:
+    depths: list[int] = MISSING
+    widths: list[int] = MISSING
+    samples: int = MISSING
+    draws: int = MISSING
+
+
+@dataclass
+class JacobianSizes:
+    depths: list[int] = MISSING
+    widths: list[int] = MISSING
+    draws: int = MISSING
+
+
+@dataclass
+class Sizes:
+    """conf/beyond/<budget>.yaml."""
+
+    law: LawSizes = field(default_factory=LawSizes)
+    walk: WalkSizes = field(default_factory=WalkSizes)
+    jacobian: JacobianSizes = field(default_factory=JacobianSizes)
+
+
+@dataclass
+class BeyondConfig(StudyConfig):
+    sizes: Sizes = field(default_factory=Sizes)
+
+
+def stream(config: BeyondConfig, part: str, *index: int) -> torch.Generator:
+    """Make the stream of a part's unit."""
+    return generator(config.seed, Purpose.BEYOND, STREAMS[part], *index)
+
+
+def gpn_functions() -> dict[str, GPN]:
+    """Make the GPN versions of the paper's six functions."""
+    return {name: GPN(make()) for name, make in PAPER_ACTIVATIONS.items()}

@@ -1,0 +1,67 @@
+"""Figures of the study about what the theory leaves open."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bsnn import paper, plotting
+
+KEYS = ["function", "depth", "width"]
+
+
+def walk(law: pd.DataFrame, walk: pd.DataFrame) -> Figure:
+    """Plot ln(max/min) against L / d: of single samples, and of the mean over samples."""
+    figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 3.2), sharex=True, sharey=True)
+    looks = plotting.looks(paper.ACTIVATIONS)
+    for panel, quantity, title in zip(axes[0], ("single", "mean"), ("one sample", "mean over samples"), strict=True):
+        measured = walk.groupby(KEYS)[quantity].agg(["mean", "sem"]).reset_index()
+        for name, look in looks.items():
+            rows = law[(law.function == name)].sort_values("depth")
+            line = rows.assign(x=rows.depth / rows.width).sort_values("x")
+            panel.plot(line.x, line[quantity], color=look.color, linewidth=0.9)
+            points = measured[measured.function == name]
+            panel.errorbar(
+                points.depth / points.width, points["mean"], yerr=points["sem"], fmt=look.marker, color=look.color,
+                markersize=3.5, linewidth=0.8, markerfacecolor="none",
+            )  # fmt: skip
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_xlabel("depth / width")
+        panel.set_title(title, loc="left")
+    axes[0, 0].set_ylabel("ln max/min of the gradient norms")
+    handles = [Line2D([], [], color=look.color, marker=look.marker, markerfacecolor="none", label=paper.LABELS[name])
+               for name, look in looks.items()]  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=6)
+    return figure
+
+
+def jacobian(jacobian: pd.DataFrame) -> Figure:
+    """Plot rms and participation of the singular values against depth, GPN and plain, at the largest width."""
+    figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 3.2))
+    widest = jacobian[jacobian.width == jacobian.width.max()]
+    looks = plotting.looks(paper.ACTIVATIONS)
+    for panel, quantity in zip(axes[0], ("rms", "participation"), strict=True):
+        for name, look in looks.items():
+            for gpn in (True, False):
+                rows = widest[(widest.function == name) & (widest.gpn.astype(bool) == gpn) & (widest.rms > 0)]
+                means = np.exp(rows.assign(value=np.log(rows[quantity])).groupby("depth")["value"].mean())
+                panel.plot(
+                    means.index, means, marker=look.marker, markersize=3.5, linewidth=1.0, color=look.color,
+                    linestyle="-" if gpn else ":", markerfacecolor=look.color if gpn else "none",
+                )  # fmt: skip
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_xlabel("depth")
+    predicted = widest[widest.gpn.astype(bool)].groupby(["function", "depth"]).law.first().unstack(0)
+    axes[0, 1].plot(predicted.index, predicted, color=plotting.GREY, linewidth=0.6, zorder=0)
+    axes[0, 0].set_title("(a)  rms singular value", loc="left")
+    axes[0, 1].set_title("(b)  share that carries the sum of squares", loc="left")
+    handles = [
+        Line2D([], [], color=look.color, marker=look.marker, label=paper.LABELS[name]) for name, look in looks.items()
+    ]
+    handles.append(Line2D([], [], color="black", linestyle=":", marker="o", markerfacecolor="none", label="plain"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=7)
+    return figure

@@ -1,0 +1,46 @@
+"""Findings of the study about what the theory leaves open."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from bsnn import paper
+from bsnn.results.markdown import table
+
+
+def meaning_of_the_law(law: pd.DataFrame) -> list[str]:
+    rows = []
+    for name in paper.ACTIVATIONS:
+        one = law[law.function == name]
+        at = one[(one.depth == 200) & (one.width == 500)]
+        cells = [f"{math.exp(at.single.iloc[0]):.2f}", f"{math.exp(at['mean'].iloc[0]):.2f}"] if len(at) else ["–", "–"]
+        first = one.iloc[0]
+        width = first.width * (first.simple_single / math.log(2)) ** 2 * 200 / first.depth
+        rows.append([paper.LABELS[name], f"{first.fourth:.3f}", f"{first.gain:.2f}", *cells, f"{width:.0f}"])
+    head = ["GPN function", "E phi'^4", "gain", "one sample, 200 x 500", "mean over samples", "width for a factor 2"]
+    return [
+        "**A law for Fig. 3.** Nothing restores the norm of the error on its way down. Each layer multiplies its "
+        "square by 1 + eta, d Var eta = 3 (E phi'^4 - 1) less a small term. So max/min of one sample's gradient norms"
+        " is about exp(0.8 sqrt(3 (E phi'^4 - 1) L / d)), the range of a random walk. With depth inputs become alike,"
+        " but their errors stay independent: then samples share a third of the noise, and the mean over samples, "
+        "which Fig. 3 shows, is about exp(0.8 sqrt((E phi'^4 - 1) L / d)). Where the gain is near 1 (ReLU) the "
+        "signal's norm walks, too, and adds to it. **Width must grow with depth**, in proportion, for every function "
+        "that isn't linear: E phi'^4 = 1 only for phi(x) = +-x. The last column is the width at which one sample's "
+        "ratio stays at 2 over 200 layers, by the short formula.",
+        table(head, rows),
+    ]
+
+
+def isometry(jacobian: pd.DataFrame) -> str:
+    deepest = jacobian[jacobian.gpn.astype(bool) & (jacobian.depth == jacobian.depth.max())]
+    widest = deepest[deepest.width == deepest.width.max()].groupby("function").participation.mean()
+    told = ", ".join(f"{paper.LABELS[name]} {100 * widest[name]:.1f} %" for name in paper.ACTIVATIONS)
+    return (
+        "**GPN is not dynamical isometry.** A GPN network keeps the mean square of its Jacobian's singular values, "
+        "hence the norm of a random error. It doesn't keep each singular value: their spread grows with depth, and at "
+        f"{jacobian.depth.max()} layers of width {deepest.width.max()} a small share of the directions carries the sum "
+        f"of squares: {told}. Most directions of the input are lost, which is the shrinkage of representations seen "
+        "from the Jacobian's side. Plain Tanh, which goes linear, keeps its spread."
+    )

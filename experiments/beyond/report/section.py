@@ -1,0 +1,39 @@
+"""What the paper's theory leaves open: the section of the report."""
+
+from __future__ import annotations
+
+from bsnn.results.section import Drawing, Section, publish
+from experiments.beyond.config import Sizes
+from experiments.beyond.report import figures, findings, rules
+
+OPENING = """
+The BSNN paper's theory is about infinite width and one layer. This study asks what happens in networks of finite width
+and many layers, and what else the paper leaves open. Most statements below are expectations of ours, derived in
+`bsnn/beyond/`; they are counted by themselves.
+"""
+
+SECTION = Section(
+    study="beyond",
+    title="What the theory leaves open",
+    opening=OPENING.strip(),
+    sizes=Sizes,
+    drawings={
+        "walk": Drawing(
+            "ln max/min of the gradient norms over the layers of random GPN networks against depth / width. Markers: "
+            "measured, mean and standard error of the draws; lines: the law, from phi alone.",
+            figures.walk,
+        ),
+        "jacobian": Drawing(
+            "Singular values of the input-output Jacobian of random networks: GPN (full) and plain (dotted). Grey: "
+            "predicted for GPN, 1 / (1 + L (E phi'^4 - 1)).",
+            figures.jacobian,
+        ),
+    },
+    rules=(rules.rules,),
+    findings=(findings.meaning_of_the_law, findings.isometry),
+    stated={},
+)
+
+
+def main(argv: list[str] | None = None) -> None:
+    publish(SECTION, __doc__, argv)
