@@ -19,9 +19,8 @@ def walk(law: pd.DataFrame, walk: pd.DataFrame) -> Figure:
     for panel, quantity, title in zip(axes[0], ("single", "mean"), ("one sample", "mean over samples"), strict=True):
         measured = walk.groupby(KEYS)[quantity].agg(["mean", "sem"]).reset_index()
         for name, look in looks.items():
-            rows = law[(law.function == name)].sort_values("depth")
-            line = rows.assign(x=rows.depth / rows.width).sort_values("x")
-            panel.plot(line.x, line[quantity], color=look.color, linewidth=0.9)
+            for _, rows in law[law.function == name].groupby("depth"):
+                panel.plot(rows.depth / rows.width, rows[quantity], color=look.color, linewidth=0.7, alpha=0.7)
             points = measured[measured.function == name]
             panel.errorbar(
                 points.depth / points.width, points["mean"], yerr=points["sem"], fmt=look.marker, color=look.color,
