@@ -33,8 +33,8 @@ SECTION = Section(
     findings=(findings.meaning_of_the_law, findings.isometry),
     differences=(
         "Not fixed blind: trial numbers of all parts were known when the rules were written, and some rules were "
-        "changed after the quick budget's: means are compared by Bonferroni's t quantile instead of two standard errors, "
-        "and the rules on slopes and on the mean square are about L small beside d only, as the laws are.",
+        "changed after the quick budget's: means are compared by Bonferroni's t quantile instead of two standard "
+        "errors, and the rules on slopes and on the mean square are about L small beside d only, as the laws are.",
     ),
 )
 
