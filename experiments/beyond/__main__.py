@@ -18,6 +18,8 @@ law        function, depth, width: predicted ln(max / min) of the gradient norms
 walk       draw, width, function, depth: the same, measured: single (mean over the samples) and mean
 jacobian   draw, width, function, gpn, depth: rms, largest: of the singular values; participation: (sum s^2)^2 /
            (N sum s^4); near: the share within half of the rms; law: predicted participation, GPN only
+deeper     depth, width, function, step; initial_ratio: max / min of ||dE/dV||_F over the layers in the first update;
+           train_loss (nats), train_accuracy, test_accuracy (%): after the last update
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from bsnn.config import CONF
 from bsnn.launch import entry
 from experiments import study
 from experiments.beyond.config import BeyondConfig
+from experiments.beyond.deeper import deeper
 from experiments.beyond.random import jacobian, law, walk
 
 PARTS = {
@@ -38,6 +41,8 @@ PARTS = {
     "walk": walk,
     # Singular values of the input-output Jacobian, plain and GPN.
     "jacobian": jacobian,
+    # GPN networks of up to 1000 layers, trained, at a fixed width and at one that grows with depth.
+    "deeper": deeper,
 }
 study.register("beyond", BeyondConfig)
 

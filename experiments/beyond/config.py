@@ -8,7 +8,7 @@ import torch
 from omegaconf import MISSING
 
 from bsnn.activations import PAPER_ACTIVATIONS
-from bsnn.config import StudyConfig
+from bsnn.config import ActivationConfig, DatasetConfig, StudyConfig
 from bsnn.gpn import GPN
 from bsnn.randomness import Purpose, generator
 
@@ -40,16 +40,27 @@ class JacobianSizes:
 
 
 @dataclass
+class DeeperSizes:
+    depths: list[int] = MISSING  # each with the width at its place
+    widths: list[int] = MISSING
+    functions: list[str] = MISSING
+    updates: int | None = MISSING  # None: the whole epoch
+
+
+@dataclass
 class Sizes:
     """conf/beyond/<budget>.yaml."""
 
     law: LawSizes = field(default_factory=LawSizes)
     walk: WalkSizes = field(default_factory=WalkSizes)
     jacobian: JacobianSizes = field(default_factory=JacobianSizes)
+    deeper: DeeperSizes = field(default_factory=DeeperSizes)
 
 
 @dataclass
 class BeyondConfig(StudyConfig):
+    activations: dict[str, ActivationConfig] = field(default_factory=dict)  # of parts that train
+    datasets: dict[str, DatasetConfig] = field(default_factory=dict)
     sizes: Sizes = field(default_factory=Sizes)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bsnn.results.claims import CHANCE
 from bsnn.results.rules import Judged, Rules
+from bsnn.results.statistics import binomial_se
 
 rules = Rules()
 
@@ -83,6 +87,31 @@ def root_of_depth_over_width(walk: pd.DataFrame) -> Judged:
         slopes[name] = (fit.slope, fit.stderr)
     told = ", ".join(f"{name} {slope:.2f} ± {error:.2f}" for name, (slope, error) in slopes.items())
     return told, all(abs(slope - 0.5) <= 0.1 for slope, _ in slopes.values())
+
+
+@rules.states(
+    "ours, bsnn.beyond.walk, deeper",
+    "GPN networks train at any depth if their width grows with it, and fall behind if it doesn't",
+    rule="for every function and each depth that has two widths: test accuracy at the wider above that at the narrower by "
+    "more than 3 standard errors of the difference, and at least half of the way from chance to the shallowest network's",
+)
+def width_grows(deeper: pd.DataFrame) -> Judged:
+    told, good = [], True
+    shallow = deeper.depth.min()
+    for name, rows in deeper.groupby("function"):
+        base = float(rows[rows.depth == shallow].test_accuracy.iloc[0])
+        for depth, at in rows.groupby("depth"):
+            if at.width.nunique() < 2:
+                continue
+            narrow, wide = (float(one) for one in at.sort_values("width").test_accuracy.iloc[[0, -1]])
+            error = math.hypot(*(binomial_se(one, 10_000) for one in (narrow, wide)))
+            half = (base + CHANCE["mnist", "test"]) / 2
+            good &= wide - narrow > 3 * error and wide >= half
+            told.append(
+                f"{name}, {depth} layers: {narrow:.1f} % at width {at.width.min()}, {wide:.1f} % at {at.width.max()}"
+            )
+        told.append(f"{name}, {shallow} layers: {base:.1f} %")
+    return f"{'; '.join(told)} (n = 1 each)", good and len(told) > deeper.function.nunique()
 
 
 @rules.states(
