@@ -1,4 +1,4 @@
-"""Part of the study about depth: GPN networks deeper than the paper's, of a fixed width and of one that grows with it."""
+"""Part of the study about depth: deeper GPN networks than the paper's, of a fixed width and of a growing one."""
 
 from __future__ import annotations
 
@@ -52,10 +52,8 @@ def deeper(config: BeyondConfig) -> Work:
         found: list[Row] = []
         for name, progress in zip(sizes.functions, ended, strict=True):
             norms, last = torch.tensor(progress.first_gradient_norms), progress.rows[-1]
-            ratio = float(norms.max() / norms.min())
-            found.append(
-                [name, progress.step, ratio, last["train_loss"], last["train_accuracy"], last["test_accuracy"]]
-            )
+            reached = [last[key] for key in ("train_loss", "train_accuracy", "test_accuracy")]
+            found.append([name, progress.step, float(norms.max() / norms.min()), *reached])
         return found
 
     columns = ("function", "step", "initial_ratio", "train_loss", "train_accuracy", "test_accuracy")

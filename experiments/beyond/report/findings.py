@@ -33,6 +33,21 @@ def meaning_of_the_law(law: pd.DataFrame) -> list[str]:
     ]
 
 
+def depth_and_width(deeper: pd.DataFrame) -> list[str]:
+    shapes = list(dict.fromkeys(zip(deeper.depth, deeper.width, strict=True)))
+    rows = []
+    for name, of in deeper.groupby("function", sort=False):
+        at = of.set_index(["depth", "width"])
+        cells = [f"{at.test_accuracy[shape]:.1f} ({at.initial_ratio[shape]:.3g})" for shape in shapes]
+        rows.append([paper.LABELS[str(name)], *cells])
+    return [
+        f"**Deeper.** GPN networks on MNIST after {deeper.step.max()} updates, as Table 2's are trained, one seed: test "
+        "accuracy in %, and in parentheses max/min of the layers' gradients in the first update. What the law says of "
+        "width is what training shows: compare the shapes of one depth.",
+        table(["GPN function", *(f"{depth} x {width}" for depth, width in shapes)], rows),
+    ]
+
+
 def isometry(jacobian: pd.DataFrame) -> str:
     deepest = jacobian[jacobian.gpn.astype(bool) & (jacobian.depth == jacobian.depth.max())]
     widest = deepest[deepest.width == deepest.width.max()].groupby("function").participation.mean()

@@ -92,8 +92,9 @@ def root_of_depth_over_width(walk: pd.DataFrame) -> Judged:
 @rules.states(
     "ours, bsnn.beyond.walk, deeper",
     "GPN networks train at any depth if their width grows with it, and fall behind if it doesn't",
-    rule="for every function and each depth that has two widths: test accuracy at the wider above that at the narrower by "
-    "more than 3 standard errors of the difference, and at least half of the way from chance to the shallowest network's",
+    rule="for every function and each depth that has two widths: test accuracy at the wider one above that at the "
+    "narrower one by more than 3 standard errors of the difference, and at least halfway from chance to that of the "
+    "shallowest network",
 )
 def width_grows(deeper: pd.DataFrame) -> Judged:
     told, good = [], True

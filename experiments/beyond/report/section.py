@@ -30,7 +30,7 @@ SECTION = Section(
         ),
     },
     rules=(rules.rules,),
-    findings=(findings.meaning_of_the_law, findings.isometry),
+    findings=(findings.meaning_of_the_law, findings.depth_and_width, findings.isometry),
     differences=(
         "Not fixed blind: trial numbers of all parts were known when the rules were written, and some rules were "
         "changed after the quick budget's: means are compared by Bonferroni's t quantile instead of two standard "
