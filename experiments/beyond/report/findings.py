@@ -41,9 +41,9 @@ def depth_and_width(deeper: pd.DataFrame) -> list[str]:
         cells = [f"{at.test_accuracy[shape]:.1f} ({at.initial_ratio[shape]:.3g})" for shape in shapes]
         rows.append([paper.LABELS[str(name)], *cells])
     return [
-        f"**Deeper.** GPN networks on MNIST after {deeper.step.max()} updates, as Table 2's are trained, one seed: test "
-        "accuracy in %, and in parentheses max/min of the layers' gradients in the first update. What the law says of "
-        "width is what training shows: compare the shapes of one depth.",
+        f"**Deeper.** GPN networks on MNIST after {deeper.step.max()} updates, trained as Table 2's, one seed: test "
+        "accuracy in %, and in parentheses max/min of the layers' gradients in the first update. Compare the shapes of "
+        "one depth.",
         table(["GPN function", *(f"{depth} x {width}" for depth, width in shapes)], rows),
     ]
 
