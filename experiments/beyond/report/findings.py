@@ -40,10 +40,22 @@ def depth_and_width(deeper: pd.DataFrame) -> list[str]:
         at = of.set_index(["depth", "width"])
         cells = [f"{at.test_accuracy[shape]:.1f} ({at.initial_ratio[shape]:.3g})" for shape in shapes]
         rows.append([paper.LABELS[str(name)], *cells])
+    deepest = deeper[deeper.depth == deeper.depth.max()]
+    ends = [
+        deepest[deepest.width == width].set_index("function") for width in (deepest.width.min(), deepest.width.max())
+    ]
+    told = [
+        f"{paper.LABELS[name]} {ends[0].initial_ratio[name]:.3g} to {ends[1].initial_ratio[name]:.3g}, accuracy "
+        f"{ends[0].test_accuracy[name]:.1f} to {ends[1].test_accuracy[name]:.1f} %"
+        for name in ends[0].index
+    ]
     return [
         f"**Deeper.** GPN networks on MNIST after {deeper.step.max()} updates, trained as Table 2's, one seed: test "
-        "accuracy in %, and in parentheses max/min of the layers' gradients in the first update. Compare the shapes of "
-        "one depth.",
+        "accuracy in %, and in parentheses max/min of the layers' gradients in the first update. Width brings the "
+        f"gradients of {deepest.depth.max()} layers nearer together, as the law says. It is necessary, not sufficient: "
+        f"from width {deepest.width.min()} to {deepest.width.max()} {'; '.join(told)}. Where the ratio is small and the "
+        "network still doesn't learn in so many updates, something else holds it back: width doesn't keep inputs from "
+        "becoming alike with depth, and no learning rate was tuned.",
         table(["GPN function", *(f"{depth} x {width}" for depth, width in shapes)], rows),
     ]
 
