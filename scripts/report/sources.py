@@ -41,7 +41,7 @@ ROWS = (
     Row(
         BSNN,
         "Definitions 1 to 4, Propositions 1 to 3, Theorem 1, Table 1",
-        {"theory": r"section 2\.1|Proposition|after Proposition|Theorem 1$|Table 1|Assumption 4"},
+        {"theory": r"section 2\.1|(ours, from )?Proposition|after Proposition|Theorem 1$|Table 1|Assumption 4"},
     ),
     Row(
         BSNN,
@@ -96,7 +96,9 @@ ROWS = (
         {"vanishing": r"talk, (gradient|theta|a simple)"},
     ),
     Row(TALK, "tricks: Adam, batch norm, clipping, shortcuts", {"vanishing": "talk, tricks"}),
-    Row(LECTURE, "equation (23), slopes, small and large weights, fewer factors", {"vanishing": "lecture"}),
+    Row(
+        LECTURE, "equation (23), slopes, small and large weights, fewer factors", {"vanishing": "(ours, from )?lecture"}
+    ),
     Row(
         SHRINKAGE,
         "phases, power series, closed forms",
@@ -119,7 +121,7 @@ ROWS = (
     Row(
         SHRINKAGE,
         "section 3, items 2 and 3: shrinkage and learning",
-        {"bridge": r"shrinkage paper, section 3, item|section 3, item"},
+        {"bridge": r"(ours, from )?shrinkage paper, section 3, item|section 3, item"},
     ),
     Row(
         COLLAPSE,

@@ -76,7 +76,7 @@ def test_a_study_is_computed_once_and_reported(monkeypatch: pytest.MonkeyPatch, 
     made = publish(study, folder)
     assert {f"{name}.{suffix}" for name in section.drawings for suffix in ("png", "pdf")} <= set(made)
     said = pd.read_csv(folder / study / "statements.csv", keep_default_na=False)
-    assert set(said["agrees"]) <= {"yes", "no"}
+    assert set(said["agrees"]) <= {"yes", "no", "undecided"}
     assert (said["measured"] != "").all()
     report = made["report.md"].decode()
     assert "NOT full size" in report

@@ -53,9 +53,9 @@ def depth_and_width(deeper: pd.DataFrame) -> list[str]:
         f"**Deeper.** GPN networks on MNIST after {deeper.step.max()} updates, trained as Table 2's, one seed: test "
         "accuracy in %, and in parentheses max/min of the layers' gradients in the first update. Width brings the "
         f"gradients of {deepest.depth.max()} layers nearer together, as the law says. It is necessary, not sufficient: "
-        f"from width {deepest.width.min()} to {deepest.width.max()} {'; '.join(told)}. Where the ratio is small and the "
-        "network still doesn't learn in so many updates, something else holds it back: width doesn't keep inputs from "
-        "becoming alike with depth, and no learning rate was tuned.",
+        f"from width {deepest.width.min()} to {deepest.width.max()} {'; '.join(told)}. Where the ratio is small and "
+        "the network still doesn't learn in so many updates, something else holds it back: width doesn't keep inputs "
+        "from becoming alike with depth, and no learning rate was tuned.",
         table(["GPN function", *(f"{depth} x {width}" for depth, width in shapes)], rows),
     ]
 

@@ -47,7 +47,7 @@ def undoes(trained: pd.DataFrame) -> Judged:
 
 
 @rules.states(
-    f"{SHRINKAGE}, section 3, item 2",
+    f"ours, from {SHRINKAGE}, section 3, item 2",
     "the converse: where nothing is learnt, the shrinkage has stayed",
     rule=f"in every GPN network that gains less than {LEARNS:g} points, 1 - rho between classes at the last layer "
     "grows by less than 2",

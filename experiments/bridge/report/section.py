@@ -8,8 +8,9 @@ from experiments.bridge.report import figures, findings, rules, rules_width
 
 OPENING = """
 A GPN function has E phi^2 = E phi'^2 = 1, so the map of correlations P(rho) = C[phi|rho] has P(1) = P'(1) = 1: a GPN
-network is exactly critical in every layer, which is why its gradients neither vanish nor explode. "Gradient explosion
-and representation shrinkage in infinite networks" (ICLR 2022 submission) shows what such a network pays: by its
+network is exactly critical in every layer. (That alone keeps no gradient in bounds: GELU with the other root, b+, is
+critical, too, and its gradients explode, since a small error of the signal's length grows.) "Gradient explosion and
+representation shrinkage in infinite networks" (ICLR 2022 submission) shows what such a network pays: by its
 Theorem 1, with terms e_l = |phi_l - phi_l~|^2 / |phi_l'|^2 and no gain of gradients to spare, 1 - rho_max <= sqrt(8 /
 sum e_l). All inputs come to look alike. "Collapse of deep and narrow neural nets" (ICLR 2019 submission) asks when
 nothing at all of the input is left. Neither speaks of GPN functions, nor does the BSNN paper speak of what its

@@ -114,20 +114,22 @@ def far_slopes_are_small(chain: pd.DataFrame) -> Judged:
     return f"largest slope where |z| > 3: {told}", bool((largest.fillna(0) <= 0.05).all())
 
 
-def slopes_multiply_to_nothing(chain: pd.DataFrame, function: str) -> Judged:
-    rows = _deepest(chain, function, 1.0)
+def slopes_multiply_to_nothing(chain: pd.DataFrame, function: str, scale: float) -> Judged:
+    rows = _deepest(chain, function, scale)
     told = ", ".join(f"{law} weights 1e{value:.1f}" for law, value in zip(rows.law, rows.slopes, strict=True))
     deepest = chain.depth.max()
     text = f"geometric mean of the {deepest} slopes' product: {told}"
     return text, bool((rows.slopes <= math.log10(GONE)).all())
 
 
-for function in ("sigmoid", "tanh"):
+for function, scale, premise in (("sigmoid", 1.0, ""), ("tanh", 2.0, " where |z| >> 0, here by weights of 2")):
     rules.states(
         "lecture, section 7.3",
-        f"the slopes' product makes df/dw_1 nearly zero: {function}",
-        rule="geometric mean of the product over all layers <= 1e-6, for w_l = 1 and for w_l ~ N(0, 1)",
+        f"the slopes' product makes df/dw_1 nearly zero{premise}: {function}",
+        rule="geometric mean of the product over all layers <= 1e-6, for w_l = "
+        f"{scale:g} and for w_l ~ N(0, {scale**2:g})",
         function=function,
+        scale=scale,
     )(slopes_multiply_to_nothing)
 
 
@@ -143,8 +145,8 @@ def relu_slope_is_one(chain: pd.DataFrame) -> Judged:
 
 
 @rules.states(
-    "lecture, section 7.3",
-    "ReLU: thus the gradient will not vanish due to sigma",
+    "ours, from lecture, section 7.3",
+    "ReLU: the gradient of a random chain does not vanish due to sigma (the lecture says so where z > 0)",
     rule="at most 5 % of chains with w_l ~ N(0, 1) of depth 20 have df/dw_1 = 0",
 )
 def relu_does_not_vanish(chain: pd.DataFrame) -> Judged:
@@ -189,8 +191,8 @@ def _medians(rows: pd.DataFrame) -> str:
 
 
 rules.states(
-    "lecture, section 7.3",
-    "weights too large make the gradient explode: sigmoid, tanh",
+    "ours, from lecture, section 7.3",
+    "weights too large make the gradient explode: sigmoid, tanh (the lecture says it of ReLU)",
     rule="all w_l = 4: median |df/dw_1| >= 1e6 at the greatest depth, both",
     functions=["sigmoid", "tanh"],
 )(large_weights_explode)
