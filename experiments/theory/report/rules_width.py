@@ -34,8 +34,6 @@ RARE = 0.01
 REJECTED = 0.01
 """p-value, of all tests of a lemma together, at which the lemma is rejected."""
 
-"""The width of the paper's networks."""
-
 
 @rules.states(
     "Assumption 4",
