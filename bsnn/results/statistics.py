@@ -1,4 +1,4 @@
-"""Statistics of a handful of networks: accuracies with their standard errors, rank correlations with exact p-values."""
+"""Statistics of a handful of networks: accuracies with their standard errors, Welch's and exact rank tests."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ LARGEST = 9
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean accuracy over seeds with its standard error, both in %, and the number of images of one seed."""
+    """A mean accuracy over seeds with its standard error, both in %, the images of one seed and the number of seeds."""
 
     mean: float
     se: float
     images: int
+    seeds: int = 1
 
 
 def estimate(accuracies: Sequence[float], images: int) -> Estimate:
@@ -37,7 +38,7 @@ def estimate(accuracies: Sequence[float], images: int) -> Estimate:
     values = np.asarray(accuracies, dtype=np.float64)
     mean = float(values.mean())
     between = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return Estimate(mean, max(binomial_se(mean, images), between), images)
+    return Estimate(mean, max(binomial_se(mean, images), between), images, len(values))
 
 
 def share_error(share: Shares, n: float | Shares) -> Shares:
@@ -51,9 +52,42 @@ def binomial_se(percent: float, images: int) -> float:
     return 100 * share_error(min(max(percent / 100, 1 / images), 1 - 1 / images), images)
 
 
-def difference_in_se(first: Estimate, second: Estimate) -> float:
-    """Compute (second - first) / combined standard error."""
-    return (second.mean - first.mean) / math.hypot(first.se, second.se)
+class Difference(NamedTuple):
+    """A difference of two mean accuracies.
+
+    in_se: in combined standard errors. p: two-sided, by Welch's t test; see `difference`.
+    """
+
+    in_se: float
+    p: float
+
+
+def difference(first: Estimate, second: Estimate) -> Difference:
+    """Compare two means: second - first.
+
+    Over several seeds an error has a t law with seeds - 1 degrees of freedom, and the difference has the degrees of
+    freedom of Welch and Satterthwaite, (a + b)^2 / (a^2 / df_a + b^2 / df_b) for the squared errors a and b. With one
+    seed only the finite number of images is known to err, whose law is normal: p is then a lower bound, as se is.
+    """
+    squares = np.array([first.se, second.se]) ** 2
+    in_se = (second.mean - first.mean) / math.sqrt(squares.sum())
+    inverse = [1 / (one.seeds - 1) if one.seeds > 1 else 0.0 for one in (first, second)]
+    weight = float((squares**2 * inverse).sum())
+    freedom = float(squares.sum() ** 2) / weight if weight else math.inf
+    return Difference(in_se, 2 * float(stats.t.sf(abs(in_se), freedom)))
+
+
+def holm(p: Sequence[float], level: float) -> list[bool]:
+    """Tell which of several hypotheses are rejected if the chance of a single false rejection is to be `level`.
+
+    Holm's procedure: the k-th smallest of m values of p is compared with level / (m - k + 1), until one fails.
+    """
+    rejected = [False] * len(p)
+    for tested, index in enumerate(np.argsort(np.asarray(p, dtype=np.float64), kind="stable")):
+        if not p[index] <= level / (len(p) - tested):
+            break
+        rejected[index] = True
+    return rejected
 
 
 def rank_correlation(x: Iterable[float], y: Iterable[float]) -> float:
