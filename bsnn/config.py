@@ -70,7 +70,7 @@ class SyntheticBudget:
     width: int = MISSING
     samples: int = MISSING
     widths: list[int] = MISSING  # Fig. 3
-    draws: int = MISSING  # Fig. 3
+    draws: int = MISSING  # Figs 1 and 3
 
 
 @dataclass

@@ -1,13 +1,13 @@
 """Figures 1-3: a 200-layer random network keeps its signal and its gradient if phi is GPN, and stays nonlinear.
 
     python -m experiments.synthetic +experiment=fig1      # then: python -m scripts.fig1 results/quick
-    python -m experiments.synthetic +experiment=fig2
-    python -m experiments.synthetic +experiment=fig3      # budget=paper: 10 draws instead of 3
+    python -m experiments.synthetic +experiment=fig2      # one draw
+    python -m experiments.synthetic +experiment=fig3      # budget=paper: 10 draws instead of 3, as for fig1
 
 Claim     Fig. 1: plain functions lose signal or gradient exponentially with depth, or (Tanh) go linear; GPN ones don't.
           Fig. 2: under GPN phi'(h) does not pile up at 1 (in SELU-GPN half of it does: its slope for h > 0 is 1.015).
           Fig. 3: gradient norms even out with width.
-Cost      budget=quick: 22 s, 13 s, 3.7 min on two cores of an Intel Xeon; 6 GB of memory at width 1500.
+Cost      budget=quick: 66 s, 13 s, 3.7 min on two cores of an Intel Xeon; 6 GB of memory at width 1500.
 Output    results/<budget>/fig<k>.csv, the numbers (dimensionless), and fig<k>.json, their provenance
 
 Columns   All: draw, width, function, gpn (true or false), and then
@@ -95,7 +95,7 @@ class Experiment:
         self.figure = FIGURES[config.figure]
         sweep = config.figure == "fig3"
         self.widths = list(config.widths) if sweep else [config.width]
-        self.draws = config.draws if sweep else 1
+        self.draws = 1 if config.figure == "fig2" else config.draws
         self.device = provenance.choose_device(config.device)
         self.workers = threads_for(self.device, config.threads)
 
@@ -128,7 +128,7 @@ class Experiment:
 
     @property
     def units(self) -> list[tuple[int, int]]:
-        """List the units, draws outermost: an interrupted Fig. 3 has whole curves of the first draws."""
+        """List the units, draws outermost: an interrupted figure has whole curves of the first draws."""
         return [(index, width) for index in range(self.draws) for width in self.widths]
 
     def functions(self) -> dict[tuple[str, bool], Phi]:

@@ -16,29 +16,31 @@ from scripts.report.synthetic import Results, draw_and_save
 
 VANISHED = 1e-6
 ROWS = {
-    "signal_mean": r"signal:  mean of $\|x^{(l)}\|_2 \,/\, \sqrt{d}$",
-    "gradient_mean": r"gradient:  mean of $\|\partial E / \partial W^{(l)}\|_F$",
+    "signal_mean": "signal of a sample\n" + r"$\|x^{(l)}\|_2 \,/\, \sqrt{d}$, mean",
+    "gradient_mean": "gradient of a sample\n" + r"$\|\partial E / \partial W^{(l)}\|_F$, mean",
+    "batch_gradient": "gradient of the batch, as in\nthe paper's code " + r"$\|\partial E / \partial W^{(l)}\|_F$",
 }
 
 
 def draw(results: Results) -> Figure:
-    """Draw signal and gradient in rows: means over the samples; the gradient is that of one sample (Proposition 1).
+    """Draw signal and gradient in rows: the mean over the samples of each one's norm, of which Proposition 1 speaks.
 
-    The columns show all plain functions; the plain ones that don't vanish, which the first column squeezes into one
-    line; and GPN.
+    The last row has the norm of the samples' mean gradient, which the paper's code computes. Lines are geometric means
+    over the draws, bands reach from the smallest draw to the largest. The columns show all plain functions; the plain
+    ones that don't vanish, which the first column squeezes into one line; and GPN.
     """
     plain, gpn = (results.frame[results.frame.gpn == value] for value in (False, True))
     smallest = plain.groupby("function")[list(ROWS)].min().min(axis=1)
     survivors = plain[plain.function.map(smallest) > VANISHED]
     columns = {"plain": plain, "plain, not vanishing": survivors, "GPN": gpn}
-    figure, axes = plotting.figure(2, 3, size=(plotting.PAGE_WIDTH, 4.7), sharex=True)
+    figure, axes = plotting.figure(len(ROWS), 3, size=(plotting.PAGE_WIDTH, 6.6), sharex=True)
     for row, (column, label) in enumerate(ROWS.items()):
         axes[row, 0].set_ylabel(label)
         for side, (title, table) in enumerate(columns.items()):
             panel = axes[row, side]
             draw_panel(panel, results, table, column)
-            panel.set_title(f"({'abcdef'[3 * row + side]})  {title}", loc="left")
-            if row == 1:
+            panel.set_title(f"({'abcdefghi'[3 * row + side]})  {title}", loc="left")
+            if row == len(ROWS) - 1:
                 panel.set_xlabel("layer $l$")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), handlelength=3.2, columnspacing=1.4)
@@ -46,15 +48,24 @@ def draw(results: Results) -> Figure:
 
 
 def draw_panel(panel: Axes, results: Results, table: pd.DataFrame, column: str) -> None:
-    norms = {key: table[table.function == key].sort_values("layer")[column].to_numpy() for key in results.labels}
-    scale = plotting.LogRange.of(norms.values())
+    curves = {
+        key: table[table.function == key].pivot(index="layer", columns="draw", values=column).to_numpy()
+        for key in results.labels
+    }
+    scale = plotting.LogRange.of(curves.values())
     every = max(1, results.config["depth"] // 6)
     for number, (key, look) in enumerate(plotting.looks(results.labels).items()):
         # Each function's markers start at another layer, so that curves that coincide (ReLU, LeakyReLU) are both
         # visible.
-        line = look.line(linewidth=1.0, marker=look.marker, markevery=(number * every // len(norms), every))
-        layers = np.arange(1, len(norms[key]) + 1)
-        panel.plot(layers, scale.place(norms[key]), label=results.labels[key], **line)
+        line = look.line(linewidth=1.0, marker=look.marker, markevery=(number * every // len(curves), every))
+        norms = curves[key]
+        layers = np.arange(1, len(norms) + 1)
+        with np.errstate(divide="ignore"):
+            middle = np.exp(np.log(norms).mean(axis=1))
+        if norms.shape[1] > 1:
+            low, high = (scale.place(end(norms, axis=1)) for end in (np.min, np.max))
+            panel.fill_between(layers, low, high, color=look.color, alpha=0.15, linewidth=0)
+        panel.plot(layers, scale.place(middle), label=results.labels[key], **line)
     scale.mark(panel)
 
 

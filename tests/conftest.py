@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import tempfile
 
 os.environ["WANDB_MODE"] = "offline"  # no test may reach the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in a script's background; the commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):  # else every child process would compile all of torch anew
     os.environ["PYTHONPYCACHEPREFIX"] = os.path.join(tempfile.gettempdir(), f"bsnn-bytecode-{os.getuid()}")  # noqa: PTH118
 

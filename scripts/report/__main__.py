@@ -29,6 +29,7 @@ from experiments.study import STUDIES
 from scripts import fig4, table1, table2
 from scripts.report import account, sources, sweeps
 from scripts.report.account import SYNTHETIC, Synthetic
+from scripts.report.synthetic import spread
 
 FIGURES = {
     "fig1": "norms of signal and gradient by layer, synthetic data",
@@ -116,7 +117,7 @@ def report(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], f
         "## Every cell",
         *every_cell(loaded),
         "## Figures",
-        *(figure(loaded, folder, stem) for stem in FIGURES),
+        *(figure(loaded, folder, stem, synthetic.get(stem)) for stem in FIGURES),
         *sweeps.section(folder, loaded),
         *beyond(folder, verdicts),
         "## What ran",
@@ -175,12 +176,13 @@ def summary(verdicts: Sequence[Verdict], name: str) -> list[str]:
         table(head, rows),
         "Each claim is judged by a rule that is written down in `bsnn/results/claims.py` and "
         "`bsnn/results/claims_synthetic.py`, with its thresholds and their reasons, and was fixed before the results "
-        "existed. A part is confirmed if all of its checks hold, mixed if at least half do. If fewer do, it is "
+        "existed; the statistics of several seeds (Welch's and Holm's tests, seed by seed for claim 1) came "
+        "afterwards. A part is confirmed if all of its checks hold, mixed if at least half do. If fewer do, it is "
         "refuted, provided that neither more training nor larger networks can change that; else it is not shown. It "
         "is not tested if missing data could change the word. A claim is as good as its worst part. Networks are "
-        "compared after the same number of epochs: the largest that all the compared ones have reached. With one seed"
-        " the standard errors (SE) are those of the "
-        "finite number of images alone; the spread between seeds is not known then and comes on top.",
+        "compared after the same number of epochs: the largest that all the compared ones have reached. With one "
+        "seed the standard errors (SE) are those of the finite number of images alone; the spread between seeds is "
+        "not known then and comes on top.",
     ]
 
 
@@ -237,13 +239,14 @@ def every_cell(loaded: Results) -> list[str]:
     ]
 
 
-def figure(loaded: Results, folder: Path, stem: str) -> str:
+def figure(loaded: Results, folder: Path, stem: str, table: Table | None = None) -> str:
     text = FIGURES[stem]
     title = f"**Figure {stem.removeprefix('fig').replace('_mnist', ', MNIST')}**: {text}"
     if stem in fig4.FIGURES and (told := fig4.progress(loaded, fig4.FIGURES[stem])):
         title += f"; {told}"
     if (folder / f"{stem}.png").exists():
-        return f"{title}\n\n![{text}]({stem}.png)"
+        told = f"\n\n{spread(table.frame)}" if stem == "fig1" and table is not None else ""
+        return f"{title}\n\n![{text}]({stem}.png){told}"
     return f"{title}\n\nNot drawn yet: `make {stem.removesuffix('_mnist')} BUDGET={loaded.budget.name}`."
 
 

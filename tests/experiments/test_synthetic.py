@@ -66,7 +66,9 @@ def test_published_configs_run_once_and_are_drawn(monkeypatch: pytest.MonkeyPatc
 def test_functions_share_the_draw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """ReLU is homogeneous, ReLU-GPN is sqrt(2) relu: on the same draw, layer l has 2^((l-1)/2) times the norm."""
     command(monkeypatch, tmp_path, "fig1")
-    relu = pd.read_csv(tmp_path / "smoke" / "fig1.csv").query("function == 'relu'").pivot(index="layer", columns="gpn")
+    table = pd.read_csv(tmp_path / "smoke" / "fig1.csv")
+    assert sorted(table.draw.unique()) == [0, 1]
+    relu = table.query("function == 'relu' and draw == 1").pivot(index="layer", columns="gpn")
     growth = relu.signal_mean[True] / relu.signal_mean[False]
     np.testing.assert_allclose(growth, 2 ** ((growth.index.to_numpy() - 1) / 2), rtol=1e-9)
     depth = len(relu)
@@ -140,7 +142,7 @@ def test_the_hash_changes_with_what_changes_the_numbers() -> None:
         return identity_hash(synthetic.Experiment(settings(*overrides)).identity)
 
     fig1_hash = identity("+experiment=fig1")
-    same = ["device=cpu", "threads=1", "results_dir=elsewhere", "draws=7", "widths=[5]", "activations.tanh.label=Th"]
+    same = ["device=cpu", "threads=1", "results_dir=elsewhere", "widths=[5]", "activations.tanh.label=Th"]
     for override in same:
         assert identity("+experiment=fig1", override) == fig1_hash, override
     other = [
@@ -148,11 +150,13 @@ def test_the_hash_changes_with_what_changes_the_numbers() -> None:
         "depth=3",
         "width=9",
         "samples=5",
+        "draws=7",
         "activations.elu.module.alpha=2",
         "activations.tanh.gpn_root=-",
     ]
     hashes = {identity("+experiment=fig1", override) for override in other} | {identity("+experiment=fig2"), fig1_hash}
     assert len(hashes) == len(other) + 2
+    assert identity("+experiment=fig2") == identity("+experiment=fig2", "draws=7")
     assert identity("+experiment=fig3") == identity("+experiment=fig3", "width=9")
     assert len({identity("+experiment=fig3", *extra) for extra in ([], ["draws=7"], ["widths=[5]"])}) == 3
 

@@ -210,8 +210,10 @@ def fig1(tanh_signal: float = 0.05, gpn_signal: float = 1.0, tanh_bottom_gradien
     for name, gpn in (("tanh", False), *((name, True) for name in paper.ACTIVATIONS)):
         last = gpn_signal if gpn else tanh_signal
         first_gradient = 1.0 if gpn else tanh_bottom_gradient
-        rows += [(name, gpn, 1, 1.0, first_gradient), (name, gpn, 200, last, 1.0)]
-    return pd.DataFrame(rows, columns=["function", "gpn", "layer", "signal_mean", "gradient_mean"])
+        for draw in range(2):
+            rows += [(draw, name, gpn, 1, 1.0, first_gradient), (draw, name, gpn, 200, last, 1.0)]
+    frame = pd.DataFrame(rows, columns=["draw", "function", "gpn", "layer", "signal_mean", "gradient_mean"])
+    return frame.assign(signal_std=0.1, gradient_std=0.2, batch_gradient=0.1)
 
 
 def fig2(tanh_share: float = 0.95, gpn_share: float = 0.3) -> pd.DataFrame:
@@ -265,6 +267,11 @@ class TestClaim5:
     def test_unstable_tanh_refutes(self) -> None:
         assert tanh_goes_linear(fig1(tanh_bottom_gradient=1e5), fig2()).outcome == "refuted"
         assert tanh_goes_linear(fig1(tanh_bottom_gradient=0.0), fig2()).outcome == "refuted"
+
+    def test_one_draw_in_which_tanh_is_unstable_refutes(self) -> None:
+        steady, unstable = fig1(), fig1(tanh_bottom_gradient=1e5)
+        mixed = pd.concat([steady[steady.draw == 0], unstable[unstable.draw == 1]])
+        assert tanh_goes_linear(mixed, fig2()).outcome == "refuted"
 
     def test_nonlinear_tanh_refutes(self) -> None:
         parts = tanh_goes_linear(fig1(tanh_signal=0.8), fig2(tanh_share=0.4)).parts
