@@ -47,6 +47,15 @@ def share_error(share: Shares, n: float | Shares) -> Shares:
     return error
 
 
+def clustered_error(values: pd.Series[Any], clusters: pd.Series[Any]) -> float:
+    """The standard error of a mean over all values where those of one cluster are not independent.
+
+    It is the root of sum_c (n_c (mean_c - mean))^2 / n^2 * C / (C - 1) for C clusters of n_c values.
+    """
+    sums = (values - values.mean()).groupby(clusters).sum()
+    return float(math.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)) / len(values))
+
+
 def binomial_se(percent: float, images: int) -> float:
     """The standard error of a share measured on n images, both in %; at 0 and 100 % that of one image more or less."""
     return 100 * share_error(min(max(percent / 100, 1 / images), 1 - 1 / images), images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,15 @@ def one(sweep: Sweep, folder: Path, loaded: Results) -> list[str]:
 
 
 def numbers(sweep: Sweep, found: pd.DataFrame, loaded: Results) -> str:
-    """Make a row for each function and a column for each value, and count the functions that train."""
+    """Make a row for each function and a column for each value, count the functions that train and say where."""
     values = [value for value in sweep.axes[sweep.x] if (found[sweep.x] == value).any()]
     words: list[Any] = [None] if sweep.across is None else list(sweep.axes[sweep.across])
     means = summary(sweep, found)
-    rows, counts = [], []
+    rows, counts, said = [], [], []
     for gpn in sweep.cells["gpn"]:
         for word in words:
             which = ("GPN" if gpn else "plain") + ("" if word is None else f", {name_of_value(word)}")
-            trained: dict[Any, list[bool]] = {value: [] for value in values}
+            trained: dict[Any, dict[str, bool]] = {value: {} for value in values}
             for name in sweep.cells["activation"]:
                 told = "" if word is None else f", {name_of_value(word)}"
                 row = [loaded.activations[name].label + "-GPN" * gpn + told]
@@ -79,14 +80,46 @@ def numbers(sweep: Sweep, found: pd.DataFrame, loaded: Results) -> str:
                     key = Key(sweep.cells["dataset"][0], name, gpn, False)
                     here = runs_of(at(found, sweep, value, word), *key)
                     does, _ = trains(here[here["status"] != "crashed"], key.dataset)
-                    trained[value] += [] if does is None else [does]
+                    if does is not None:
+                        trained[value][loaded.activations[name].label] = does
                     row.append(entry(pick(means, sweep, key, value, word), bool(does)))
                 rows.append(row)
-            shares = [f"{sum(does)} of {len(does)}" if does else "–" for does in trained.values()]
+            shares = [share(does) for does in trained.values()]
             counts.append([f"{which}: how many train", *shares])
+            said.append(f"{which} {where(trained)}")
     head = ["", *(f"{value:g}" + "°" * (value == papers(sweep.x)) for value in values)]
     details = f"<details><summary>each function</summary>\n\n{table(head, rows)}\n\n</details>"
-    return f"{table(head, counts)}\n\n{details}"
+    axis = TITLES.get(sweep.name, sweep.name) if sweep.across is None else sweep.x.replace("_", " ")
+    return f"{table(head, counts)}\n\n{axis[0].upper()}{axis[1:]}, in a sentence: {'; '.join(said)}.\n\n{details}"
+
+
+FEW = 2
+"""Functions up to whose number they are named."""
+
+
+def share(does: Mapping[str, bool]) -> str:
+    return f"{sum(does.values())} of {len(does)}" if does else "–"
+
+
+def where(trained: Mapping[Any, Mapping[str, bool]]) -> str:
+    """Say at which values most functions train and at which fewest, with their names if they are few.
+
+    Values at which not all functions are trained yet are left out.
+    """
+    most = max(len(does) for does in trained.values())
+    if not most:
+        return "have no data"
+    compared = {value: does for value, does in trained.items() if len(does) == most}
+    counted = {value: sum(does.values()) for value, does in compared.items()}
+    ends = []
+    for end in dict.fromkeys((max(counted.values()), min(counted.values()))):
+        values = [value for value, count in counted.items() if count == end]
+        names = {tuple(name for name, trains in compared[value].items() if trains) for value in values}
+        named = f": {', '.join(next(iter(names)))}" if len(names) == 1 and 0 < end <= FEW else ""
+        ends.append(f"{', '.join(f'{value:g}' for value in values)} ({end} of {most}{named})")
+    if len(ends) == 1:
+        return f"train alike at {ends[0]}"
+    return f"train most at {ends[0]}, fewest at {ends[1]}"
 
 
 def at(frame: pd.DataFrame, sweep: Sweep, value: Any, word: Any) -> pd.DataFrame:

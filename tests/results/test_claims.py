@@ -17,7 +17,7 @@ from bsnn.results.claims import CHANCE, paper_runs
 from bsnn.results.claims_synthetic import share_near_one
 from bsnn.results.grid import RUN_COLUMNS, run_row, runs_of
 from bsnn.results.rules import Networks
-from bsnn.results.statistics import binomial_se, difference, estimate, holm
+from bsnn.results.statistics import binomial_se, clustered_error, difference, estimate, holm
 from bsnn.results.verdicts import Check, Part, Verdict
 from experiments.synthetic import BIN_WIDTH, BINS, FIRST_CENTRE
 from tests.factories import paper_like_record, table_keys, trained_claims
@@ -363,6 +363,14 @@ def test_a_difference_of_single_networks_has_a_normal_law() -> None:
     found = difference(estimate([50.0], 10_000), estimate([51.0], 10_000))
     assert found.in_se == pytest.approx(1 / math.hypot(0.5, 0.49990), rel=1e-4)
     assert found.p == pytest.approx(math.erfc(found.in_se / math.sqrt(2)), rel=1e-6)
+
+
+def test_values_of_one_cluster_count_as_one() -> None:
+    # eight copies of each of fifty values know no more than the fifty do
+    values = np.random.default_rng(0).normal(size=50)
+    copies, clusters = pd.Series(np.repeat(values, 8)), pd.Series(np.repeat(np.arange(50), 8))
+    assert clustered_error(copies, clusters) == pytest.approx(values.std(ddof=1) / math.sqrt(50))
+    assert clustered_error(copies, pd.Series(np.arange(400))) < 0.4 * clustered_error(copies, clusters)
 
 
 def test_holm_keeps_the_chance_of_a_false_rejection() -> None:

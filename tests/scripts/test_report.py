@@ -18,6 +18,7 @@ from bsnn.results.budgets import Key
 from scripts import fig4, table1, table2
 from scripts.report import __main__ as report
 from scripts.report import account
+from scripts.report.sweeps import where
 from tests.factories import (
     CRASHED,
     DIVERGED,
@@ -287,3 +288,14 @@ def test_damaged_record_is_named(tmp_path: Path) -> None:
     path.write_text(json.dumps({"schema": 0}))
     with pytest.raises(UserError, match="expected a record of schema 1"):
         report.main([str(tmp_path / "smoke")])
+
+
+def test_a_sweep_is_told_in_a_sentence() -> None:
+    both = {"Tanh": True, "ReLU": True}
+    one, none = {"Tanh": True, "ReLU": False}, {"Tanh": False, "ReLU": False}
+    expected = "train most at 10, 20 (2 of 2: Tanh, ReLU), fewest at 50, 100 (1 of 2: Tanh)"
+    assert where({10: both, 20: both, 50: one, 100: one}) == expected
+    assert where({10: one, 20: {"Tanh": False, "ReLU": True}}) == "train alike at 10, 20 (1 of 2)"
+    expected = "train most at 10 (2 of 2: Tanh, ReLU), fewest at 20 (0 of 2)"
+    assert where({10: both, 20: none, 30: {"Tanh": False}}) == expected
+    assert where({10: {}}) == "have no data"

@@ -16,6 +16,9 @@ from experiments.bridge.report.figures import LAWS
 
 rules = Rules()
 
+SIGMAS = 2.0
+"""Standard errors between two laws' fluctuations from which on they differ."""
+
 SHRINKAGE, COLLAPSE, BSNN = "shrinkage paper", "collapse paper", "BSNN paper"
 KINKED = ("relu", "leaky_relu", "selu")  # phi' jumps at 0
 ROUNDING = 1e-10
@@ -153,7 +156,8 @@ def deviations(frame: pd.DataFrame, theory: pd.DataFrame, draws: int, law: str =
 @rules.states(
     f"{BSNN}, section 4",
     "orthogonality is crucial: i.i.d. Gaussian W lacks its norm preservation. Here: fluctuations of 1 - rho",
-    rule="standard deviation / mean of the gap at the last layer (rho_0 = 0, mean of six GPN functions) least for Haar",
+    rule="standard deviation / mean of the gap at the last layer (rho_0 = 0, mean of six GPN functions) less for Haar "
+    f"than for each other law by {SIGMAS:g} standard errors; not decided if they differ by less",
 )
 def laws_agree(correlation: Table) -> Judged:
     depth, start = correlation.frame.layer.max(), 0.0
@@ -161,9 +165,12 @@ def laws_agree(correlation: Table) -> Judged:
     start = float(last.rho_0.iloc[(last.rho_0 - start).abs().argmin()])
     relative = (last.gap_std / last.gap)[last.rho_0 == start].groupby(last.law).mean()
     draws = correlation.config["sizes"]["correlation"]["draws"]
-    doubt = f"{draws} draws: each about ± {100 / math.sqrt(2 * max(draws - 1, 1)):.0f} % of itself"
-    measured = ", ".join(f"{law} {relative[law]:.2f}" for law in LAWS) + f" ({doubt})"
-    agrees = bool(relative["haar"] < min(relative["rows"], relative["gaussian"]))
+    # ln of a sample's standard deviation errs by 1 / sqrt(2 (n - 1)) for normal values
+    error = math.sqrt(1 / max(draws - 1, 1))
+    distance = np.log(np.array([relative[law] for law in LAWS if law != "haar"]) / relative["haar"]) / error
+    measured = ", ".join(f"{law} {relative[law]:.2f}" for law in LAWS)
+    measured += f" ({draws} draws; Haar's is less by {distance.min():.1f} to {distance.max():.1f} SE)"
+    agrees = True if distance.min() > SIGMAS else False if distance.min() < -SIGMAS else None
     return measured, agrees
 
 

@@ -73,6 +73,14 @@ SECTION = Section(
         "128, at which Pearson's correlation was 0.59. Rules about Figure 4's trained networks were written after "
         "small runs of them.",
     ),
+    stated={
+        "fig1.width": "Fig. 1",
+        "depth.depths": "Fig. 2, to 512",
+        "slope.depth": "Fig. 2",
+        "slope.slopes": "Fig. 2",
+        "fig4.depth": "section 4.2",
+        "fig4.block_length": "section 4.2",
+    },
 )
 
 

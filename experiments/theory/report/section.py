@@ -68,6 +68,12 @@ SECTION = Section(
         "shown what GELU's other root does (their threshold is that of the report's claims 4 and 5), and those on "
         "Assumption 4 and after Theorem 2, which were made fairer to the paper afterwards.",
     ),
+    stated={
+        "gradient.width": "BSNN paper, section 3",
+        "gradient.depth": "BSNN paper, section 3",
+        "talk.width": "talk",
+        "histogram.width": "talk",
+    },
 )
 
 

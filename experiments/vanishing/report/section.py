@@ -67,6 +67,14 @@ SECTION = Section(
         "of 200 layers and 200 steps, in which GPN had hardly begun to learn (test accuracy 16.5 % with Tanh, 11.3 % "
         "with ReLU, against 82.5 % for plain Tanh), and in which some methods were best at the edge of their rates.",
     ),
+    stated={
+        "talk.depth": "talk",
+        "talk.width": "talk",
+        "selu.depth": "talk",
+        "selu.width": "talk",
+        "tricks.depth": "BSNN paper, section 3",
+        "tricks.width": "BSNN paper, section 3",
+    },
 )
 
 
