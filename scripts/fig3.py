@@ -29,7 +29,7 @@ def draw(results: Results) -> Figure:
     for panel, (column, title) in zip(axes[0], PANELS.items(), strict=True):
         draw_panel(panel, results, column)
         panel.set_title(title, loc="left")
-    axes[0, 0].set_ylabel("max / min over the layers of " + r"$\|\partial E / \partial W^{(l)}\|_F$")
+    axes[0, 0].set_ylabel("max / min over the layers of\n" + r"$\|\partial E / \partial W^{(l)}\|_F$")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), handlelength=3.2, columnspacing=1.2)
     return figure

@@ -298,4 +298,4 @@ def _show(value: Estimate) -> str:
 
 
 def _told(found: Difference) -> str:
-    return f"{found.in_se:+.1f} SE, p = {found.p:.1g}"
+    return f"{found.in_se:+.1f} SE, p {'< 1e-9' if found.p < 1e-9 else f'= {found.p:.1g}'}"
