@@ -20,6 +20,7 @@ jacobian   draw, width, function, gpn, depth: rms, largest: of the singular valu
            (N sum s^4); near: the share within half of the rms; law: predicted participation, GPN only
 deeper     depth, width, function, step; initial_ratio: max / min of ||dE/dV||_F over the layers in the first update;
            train_loss (nats), train_accuracy, test_accuracy (%): after the last update
+during     version (plain, GPN, batch norm), function, step, layer and experiments.beyond.during.looked_at
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from bsnn.launch import entry
 from experiments import study
 from experiments.beyond.config import BeyondConfig
 from experiments.beyond.deeper import deeper
+from experiments.beyond.during import during
 from experiments.beyond.random import jacobian, law, walk
 
 PARTS = {
@@ -43,6 +45,8 @@ PARTS = {
     "jacobian": jacobian,
     # GPN networks of up to 1000 layers, trained, at a fixed width and at one that grows with depth.
     "deeper": deeper,
+    # What the theory assumes at the start, measured while plain, GPN and batch-normalised networks train.
+    "during": during,
 }
 study.register("beyond", BeyondConfig)
 

@@ -48,6 +48,15 @@ class DeeperSizes:
 
 
 @dataclass
+class DuringSizes:
+    depth: int = MISSING
+    width: int = MISSING
+    functions: list[str] = MISSING
+    updates: list[int] = MISSING  # after which the networks are looked at
+    images: int = MISSING
+
+
+@dataclass
 class Sizes:
     """conf/beyond/<budget>.yaml."""
 
@@ -55,6 +64,7 @@ class Sizes:
     walk: WalkSizes = field(default_factory=WalkSizes)
     jacobian: JacobianSizes = field(default_factory=JacobianSizes)
     deeper: DeeperSizes = field(default_factory=DeeperSizes)
+    during: DuringSizes = field(default_factory=DuringSizes)
 
 
 @dataclass
