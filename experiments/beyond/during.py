@@ -7,11 +7,11 @@ of the batch that is looked at, as in training.
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from bsnn.beyond.jacobian import jacobian, participation
 from bsnn.cell import Cell
@@ -82,7 +82,7 @@ def during(config: BeyondConfig) -> Work:
 
 COLUMNS = (
     "step", "layer", "drift", "smallest", "largest", "mean", "deviation", "distance", "value", "slope", "near",
-    "gradient", "jacobian_rms", "jacobian_participation",
+    "gradient", "gamma", "jacobian_rms", "jacobian_participation",
 )  # fmt: skip
 
 
@@ -91,17 +91,18 @@ def looked_at(network: BSNN, data: Dataset, images: int) -> list[Row]:
 
     layer; drift: ||W W^T - I||_F / sqrt(N); smallest, largest: singular values of W; mean, deviation: of h over units
     and samples, distance: Kolmogorov's, of h from N(0, 1); value, slope: means of phi(h)^2 and phi'(h)^2; near: the
-    share of phi'(h) within NEAR_ONE of 1; gradient: ||dE/dV||_F of the batch; jacobian_rms, jacobian_participation: of
-    the singular values of dx^(L+1)/dx^(1) at the first image, the same for all layers, nan with batch norm.
+    share of phi'(h) within NEAR_ONE of 1; gradient: ||dE/dV||_F of the batch; gamma: mean |scale| of the layer's batch
+    norm; jacobian_rms, jacobian_participation: of the singular values of dx^(L+1)/dx^(1) at the first image, the same
+    for all layers, nan with batch norm.
     """
     network = copy.deepcopy(network).double().train()
     x_BD, y_B = data.test_x[:images].cpu().double(), data.test_y[:images].cpu()
     network.zero_grad()
-    F.cross_entropy(network(x_BD), y_B).backward()
+    nn.functional.cross_entropy(network(x_BD), y_B).backward()
     gradients_L = network.gradient_norms()
     signals = network.signals(x_BD)
     W_LNN = network.W.detach()
-    spread = [float("nan"), float("nan")]
+    spread = [math.nan, math.nan]
     if not network.batch_norms:
         singular_N = torch.linalg.svdvals(jacobian(network.activation, W_LNN, signals.x_LBN[0, 0]))
         spread = [float(singular_N.square().mean().sqrt()), participation(singular_N)]
@@ -123,9 +124,18 @@ def looked_at(network: BSNN, data: Dataset, images: int) -> list[Row]:
             float(slope_BN.square().mean()),
             float(((slope_BN - 1).abs() < NEAR_ONE).double().mean()),
             float(gradients_L[layer - 1]),
+            scale(network, layer),
             *spread,
         ])  # fmt: skip
     return rows
+
+
+def scale(network: BSNN, layer: int) -> float:
+    if not network.batch_norms:
+        return math.nan
+    batch_norm = network.batch_norms[layer - 1]
+    assert isinstance(batch_norm, nn.BatchNorm1d)
+    return float(batch_norm.weight.detach().abs().mean())
 
 
 def from_normal(values: Tensor) -> float:
