@@ -64,3 +64,40 @@ def jacobian(jacobian: pd.DataFrame) -> Figure:
     handles.append(Line2D([], [], color="black", linestyle=":", marker="o", markerfacecolor="none", label="plain"))
     figure.legend(handles=handles, loc="outside upper center", ncols=7)
     return figure
+
+
+WATCHED = {
+    "drift": r"$\|W W^T - I\|_F \,/\, \sqrt{N}$",
+    "near": r"share of $\phi'(h)$ near 1",
+    "distance": "distance of $h$ from $N(0, 1)$",
+}
+
+
+def during(during: pd.DataFrame) -> Figure:
+    """Plot what is looked at against the updates, a column for each version; lines are medians over the layers."""
+    versions = list(dict.fromkeys(during.version))
+    figure, axes = plotting.figure(
+        len(WATCHED), len(versions), size=(plotting.PAGE_WIDTH, 6.0), sharex=True, sharey="row"
+    )
+    looks = plotting.looks(paper.ACTIVATIONS)
+    steps = sorted(during.step.unique())
+    for row, (quantity, label) in enumerate(WATCHED.items()):
+        axes[row, 0].set_ylabel(label)
+        for column, version in enumerate(versions):
+            panel = axes[row, column]
+            for name, look in looks.items():
+                of = during[(during.version == version) & (during.function == name)].groupby("step")[quantity]
+                if not len(of):
+                    continue
+                middle, low, high = (getattr(of, end)() for end in ("median", "min", "max"))
+                panel.fill_between(range(len(steps)), low, high, color=look.color, alpha=0.12, linewidth=0)
+                panel.plot(range(len(steps)), middle, **look.line(markers=1, linewidth=1.0))
+            panel.set_title(f"({'abcdefghi'[len(versions) * row + column]})  {version}", loc="left")
+            if quantity == "drift":
+                panel.set_yscale("symlog", linthresh=1e-3)
+    for panel in axes[-1]:
+        panel.set_xticks(range(len(steps)), [str(step) for step in steps])
+        panel.set_xlabel("updates")
+    handles = [Line2D([], [], label=paper.LABELS[name], **look.line(markers=1)) for name, look in looks.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=6, handlelength=3)
+    return figure

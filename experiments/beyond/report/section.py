@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
 from experiments.beyond.config import Sizes
-from experiments.beyond.report import figures, findings, rules
+from experiments.beyond.report import figures, findings, rules, rules_during
 
 OPENING = """
 The BSNN paper's theory is about infinite width and one layer. This study asks what happens in networks of finite width
@@ -28,9 +28,14 @@ SECTION = Section(
             "predicted for GPN, 1 / (1 + L (E phi'^4 - 1)).",
             figures.jacobian,
         ),
+        "during": Drawing(
+            "The theory's assumptions while networks of Table 2's kind train. Lines: the median over the layers shown, "
+            "bands: from the smallest to the largest.",
+            figures.during,
+        ),
     },
-    rules=(rules.rules,),
-    findings=(findings.meaning_of_the_law, findings.depth_and_width, findings.isometry),
+    rules=(rules.rules, rules_during.rules),
+    findings=(findings.meaning_of_the_law, findings.depth_and_width, findings.isometry, findings.in_training),
     differences=(
         "Not fixed blind: trial numbers of all parts were known when the rules were written, and some rules were "
         "changed after the quick budget's: means are compared by Bonferroni's t quantile instead of two standard "
