@@ -92,7 +92,7 @@ ROWS = (
     Row(
         BSNN,
         "future work: convolutions; generalisation",
-        open="not measured: these need trainings of their own",
+        open="generalisation: the section of that name, from this budget's records; convolutions aren't measured",
     ),
     Row(
         TALK,

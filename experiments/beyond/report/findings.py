@@ -96,8 +96,8 @@ def in_training(during: pd.DataFrame) -> list[str]:
         )
         told = (
             f" **Batch norm** against this: where the first gradients explode, the first {steps[1]} updates throw its "
-            f"scales (from 1) and W (from 0) far away, in the median layer to {shown}. What trains from there on is not "
-            "the network that was drawn."
+            f"scales (from 1) and W (from 0) far away, in the median layer to {shown}. What trains from there on is "
+            "not the network that was drawn."
         )
     return [
         f"**In training.** Start -> after {steps[-1]} updates, median over the layers shown; MNIST, one seed. While a "
