@@ -83,8 +83,12 @@ def in_training(during: pd.DataFrame) -> list[str]:
     rows = []
     for version in dict.fromkeys(during.version):
         for name in dict.fromkeys(during.function):
-            first, last = (medians.xs((version, name, step)) for step in (steps[0], steps[-1]))
-            cells = [f"{first[key]:.2g} -> {last[key]:.2g}" for key in columns.values()]
+            ends = [
+                medians[list(columns.values())].xs((version, name, step)).tolist() for step in (steps[0], steps[-1])
+            ]
+            cells = [
+                "–" if math.isnan(first) else f"{first:.2g} -> {last:.2g}" for first, last in zip(*ends, strict=True)
+            ]
             rows.append([f"{paper.LABELS[name]}, {version}", *cells])
     gpn = during[(during.version == "GPN") & (during.step == steps[-1])]
     told = ""
