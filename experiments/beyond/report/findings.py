@@ -84,7 +84,7 @@ def in_training(during: pd.DataFrame) -> list[str]:
     for version in dict.fromkeys(during.version):
         for name in dict.fromkeys(during.function):
             ends = [
-                medians[list(columns.values())].xs((version, name, step)).tolist() for step in (steps[0], steps[-1])
+                [float(medians[key][version, name, step]) for key in columns.values()] for step in (steps[0], steps[-1])
             ]
             cells = [
                 "–" if math.isnan(first) else f"{first:.2g} -> {last:.2g}" for first, last in zip(*ends, strict=True)
