@@ -35,6 +35,9 @@ lemma6     route (haar, exact), width, input (law of x), draws; distance, p: Kol
            of ||x|| / sqrt(d) - 1
 talk       block, draw, z_norm, f_norm
 histogram  source (of W), index, value: (W x)_i
+spectra    width, draw, law (gaussian, rows, haar); smallest, largest: singular values; condition: their ratio
+peaks      width, function (GPN), layer; peak, peak_std: max_i |y_i| / (||y|| / sqrt(d)), mean and standard deviation
+           over the samples
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ from bsnn.launch import entry
 from experiments import study
 from experiments.theory.config import TheoryConfig
 from experiments.theory.functions import constants, gradient, hermite, lemma1
+from experiments.theory.matrices import peaks, spectra
 from experiments.theory.norms import depth, lemma3, lemma5, shell
 from experiments.theory.sphere import histogram, lemma4, lemma6, talk
 
@@ -75,6 +79,10 @@ PARTS = {
     "talk": talk,
     # The talk's second demonstration: the histogram of W x.
     "histogram": histogram,
+    # Section 4: singular values of Gaussian, row-normalised and orthogonal matrices.
+    "spectra": spectra,
+    # Theorem 3's condition: the largest entry of the error, layer by layer.
+    "peaks": peaks,
 }
 study.register("theory", TheoryConfig)
 

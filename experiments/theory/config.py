@@ -27,6 +27,7 @@ class Stream(IntEnum):
     LEMMA5 = 6
     LEMMA6 = 7
     HISTOGRAM = 8
+    SPECTRA = 9
 
 
 @dataclass
@@ -107,6 +108,19 @@ class HistogramSizes:
 
 
 @dataclass
+class SpectraSizes:
+    widths: list[int] = MISSING
+    draws: int = MISSING
+
+
+@dataclass
+class PeaksSizes:
+    widths: list[int] = MISSING
+    depth: int = MISSING
+    samples: int = MISSING
+
+
+@dataclass
 class Sizes:
     gradient: GradientSizes = field(default_factory=GradientSizes)
     hermite: HermiteSizes = field(default_factory=HermiteSizes)
@@ -120,6 +134,8 @@ class Sizes:
     depth: DepthSizes = field(default_factory=DepthSizes)
     talk: TalkSizes = field(default_factory=TalkSizes)
     histogram: HistogramSizes = field(default_factory=HistogramSizes)
+    spectra: SpectraSizes = field(default_factory=SpectraSizes)
+    peaks: PeaksSizes = field(default_factory=PeaksSizes)
 
 
 @dataclass

@@ -70,9 +70,8 @@ ROWS = (
     ),
     Row(
         BSNN,
-        "section 4: orthogonality is crucial; SELU's fixed point",
-        {"bridge": r"BSNN paper, section 4"},
-        open="gains of all functions are in the theory report; spectra of Gaussian W under theory",
+        "section 4: orthogonality is crucial, Gaussian W; SELU's fixed point; Theorem 3's bounded error",
+        {"theory": r"(ours, from )?section 4|ours, from Theorem 3, condition", "bridge": r"BSNN paper, section 4"},
     ),
     Row(BSNN, "section 3.1: BSNNs stay nonlinear", {"bridge": r"BSNN paper, (section 3\.1|Definition 3)"}),
     Row(

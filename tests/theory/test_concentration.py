@@ -21,6 +21,7 @@ from bsnn.theory.concentration import (
     forward_law,
     log_moment_generating,
     normal_distance,
+    normal_peak,
     radial_slope,
     rayleigh_p,
     sphere_coordinate_cdf,
@@ -150,3 +151,11 @@ def test_haar_product_has_the_coordinate_law() -> None:
     """The route that the study takes instead of matrices: 2000 W, x = (1, ..., 1), against the exact law at d = 8."""
     h = haar_orthogonal(2000, 8, 8, generator=generator(4), dtype=torch.float64).sum(-1)
     assert stats.kstest(h[:, 3].numpy(), lambda t: sphere_coordinate_cdf(np.asarray(t), 8)).pvalue > 0.001
+
+
+def test_the_largest_of_normal_numbers() -> None:
+    assert normal_peak(1) == pytest.approx(math.sqrt(2 / math.pi), rel=1e-9)
+    assert normal_peak(2) == pytest.approx(2 / math.sqrt(math.pi), rel=1e-9)  # E max(|a|, |b|)
+    draws = torch.randn(20_000, 500, generator=generator()).abs().amax(dim=1)
+    assert normal_peak(500) == pytest.approx(float(draws.mean()), abs=4 * float(draws.std()) / math.sqrt(len(draws)))
+    assert normal_peak(10**6) == pytest.approx(math.sqrt(2 * math.log(10**6)), rel=0.07)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
@@ -10,7 +11,9 @@ from scipy import stats
 
 from bsnn import paper, plotting
 from bsnn.results.tables import Table
+from bsnn.theory.concentration import normal_peak
 from experiments.theory.report.columns import PRINTED_NORMS, nonlinear, outs, paper_root
+from experiments.theory.report.rules_matrices import EDELMAN
 
 NOISE = 1e-28  # squared coefficients below are rounding (odd or even functions have exact zeros)
 FAMILY_MARKERS = {
@@ -221,3 +224,29 @@ def _legend(figure: Figure) -> None:
         for name, look in plotting.looks(paper.ACTIVATIONS).items()
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=6, handlelength=3.2, columnspacing=1.4)
+
+
+def matrices(spectra: pd.DataFrame, peaks: pd.DataFrame) -> Figure:
+    figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 3.2))
+    first, second = axes[0]
+    for (law, rows), look in zip(spectra.groupby("law", sort=False), plotting.FALLBACKS, strict=False):
+        first.plot(rows.width, rows.condition, ".", color=look.color, markersize=2, alpha=0.4)
+        medians = rows.groupby("width").condition.median()
+        first.plot(medians.index, medians, label=law, **look.line(markers=1))
+    widths = np.array(sorted(spectra.width.unique()))
+    first.plot(widths, np.exp(EDELMAN) * widths, color=plotting.GREY, linestyle=":", label="Edelman")
+    first.set_xscale("log")
+    first.set_yscale("log")
+    first.set_xlabel("width $N$")
+    first.set_title("(a)  condition number", loc="left")
+    first.legend()
+    for name, look in plotting.looks(dict.fromkeys(peaks.function)).items():
+        means = peaks[peaks.function == name].groupby("width").peak.mean()
+        second.plot(means.index, means, label=f"{paper.LABELS[name]}-GPN", **look.line(markers=1))
+    widths = np.array(sorted(peaks.width.unique()))
+    second.plot(widths, [normal_peak(width) for width in widths], color=plotting.GREY, linestyle=":", label="normal")
+    second.set_xscale("log")
+    second.set_xlabel("width $d$")
+    second.set_title(r"(b)  $\max_i |y_i| \,/\, (\|y\|_2 / \sqrt{d})$", loc="left")
+    second.legend(ncols=2)
+    return figure

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
 from experiments.theory.config import Sizes
-from experiments.theory.report import figures, findings, rules, rules_width
+from experiments.theory.report import figures, findings, rules, rules_matrices, rules_width
 
 SECTION = Section(
     study="theory",
@@ -44,13 +44,19 @@ SECTION = Section(
             "exp(x^2), whose mean is infinite.",
             figures.lemma5,
         ),
+        "matrices": Drawing(
+            "Left: condition number of square random matrices, each draw and the median, and Edelman's law N e^1.537 "
+            "for Gaussian ones. Right: the largest entry of the error y in random GPN networks, mean over samples and "
+            "layers, and of a normal vector.",
+            figures.matrices,
+        ),
         "talk": Drawing(
             "The talk's demonstrations. Left: norms of f(z) and z, ours and the three pairs printed. Right: the "
             "entries of W x, x = (1, ..., 1), for one W, and the normal density.",
             figures.talk,
         ),
     },
-    rules=(rules.rules, rules_width.rules),
+    rules=(rules.rules, rules_width.rules, rules_matrices.rules),
     findings=(
         findings.lemma_3,
         findings.lemma_5,
