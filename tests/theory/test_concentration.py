@@ -18,10 +18,10 @@ from bsnn.theory.concentration import (
     backward_law,
     bingham_p,
     chi_tails,
+    error_peak,
     forward_law,
     log_moment_generating,
     normal_distance,
-    normal_peak,
     radial_slope,
     rayleigh_p,
     sphere_coordinate_cdf,
@@ -154,8 +154,19 @@ def test_haar_product_has_the_coordinate_law() -> None:
 
 
 def test_the_largest_of_normal_numbers() -> None:
-    assert normal_peak(1) == pytest.approx(math.sqrt(2 / math.pi), rel=1e-9)
-    assert normal_peak(2) == pytest.approx(2 / math.sqrt(math.pi), rel=1e-9)  # E max(|a|, |b|)
-    draws = torch.randn(20_000, 500, generator=generator()).abs().amax(dim=1)
-    assert normal_peak(500) == pytest.approx(float(draws.mean()), abs=4 * float(draws.std()) / math.sqrt(len(draws)))
-    assert normal_peak(10**6) == pytest.approx(math.sqrt(2 * math.log(10**6)), rel=0.07)
+    def peak(width: int) -> float:
+        return error_peak(lambda z: z, width)
+
+    assert peak(1) == pytest.approx(math.sqrt(2 / math.pi), rel=1e-4)
+    assert peak(2) == pytest.approx(2 / math.sqrt(math.pi), rel=1e-4)  # E max(|a|, |b|)
+    assert peak(10**6) == pytest.approx(math.sqrt(2 * math.log(10**6)), rel=0.07)
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu", "selu"])
+def test_the_largest_of_errors(name: str) -> None:
+    phi, random = GPN(PAPER_ACTIVATIONS[name]()), generator()
+    z, e = torch.randn(2, 20_000, 300, generator=random, dtype=torch.float64)
+    draws = (value_and_slope(phi, z)[1] * e).abs().amax(dim=1)
+    assert error_peak(phi, 300) == pytest.approx(
+        float(draws.mean()), abs=5 * float(draws.std()) / math.sqrt(len(draws))
+    )

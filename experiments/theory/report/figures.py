@@ -11,7 +11,8 @@ from scipy import stats
 
 from bsnn import paper, plotting
 from bsnn.results.tables import Table
-from bsnn.theory.concentration import normal_peak
+from bsnn.theory.concentration import error_peak
+from experiments.theory.config import functions
 from experiments.theory.report.columns import PRINTED_NORMS, nonlinear, outs, paper_root
 from experiments.theory.report.rules_matrices import EDELMAN
 
@@ -235,18 +236,24 @@ def matrices(spectra: pd.DataFrame, peaks: pd.DataFrame) -> Figure:
         first.plot(medians.index, medians, label=law, **look.line(markers=1))
     widths = np.array(sorted(spectra.width.unique()))
     first.plot(widths, np.exp(EDELMAN) * widths, color=plotting.GREY, linestyle=":", label="Edelman")
-    first.set_xscale("log")
     first.set_yscale("log")
-    first.set_xlabel("width $N$")
     first.set_title("(a)  condition number", loc="left")
     first.legend()
+    grid = np.array(sorted(peaks.width.unique()))
     for name, look in plotting.looks(dict.fromkeys(peaks.function)).items():
         means = peaks[peaks.function == name].groupby("width").peak.mean()
-        second.plot(means.index, means, label=f"{paper.LABELS[name]}-GPN", **look.line(markers=1))
-    widths = np.array(sorted(peaks.width.unique()))
-    second.plot(widths, [normal_peak(width) for width in widths], color=plotting.GREY, linestyle=":", label="normal")
-    second.set_xscale("log")
-    second.set_xlabel("width $d$")
+        expected = [error_peak(functions()[name, True], int(width)) for width in grid]
+        second.plot(grid, expected, color=look.color, linestyle=look.dashes, linewidth=0.9)
+        points = {"color": look.color, "markerfacecolor": "white"}
+        second.plot(means.index, means, look.marker, label=f"{paper.LABELS[name]}-GPN", **points)
+    normal = [error_peak(lambda z: z, int(width)) for width in grid]
+    second.plot(grid, normal, color=plotting.GREY, linestyle=":", label="normal")
+    second.set_ylim(top=1.25 * second.get_ylim()[1])
     second.set_title(r"(b)  $\max_i |y_i| \,/\, (\|y\|_2 / \sqrt{d})$", loc="left")
     second.legend(ncols=2)
+    for panel, ticks, symbol in ((first, widths, "N"), (second, grid, "d")):
+        panel.set_xscale("log")
+        panel.set_xticks(ticks, [str(width) for width in ticks])
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xlabel(f"width ${symbol}$")
     return figure

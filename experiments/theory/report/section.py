@@ -47,7 +47,7 @@ SECTION = Section(
         "matrices": Drawing(
             "Left: condition number of square random matrices, each draw and the median, and Edelman's law N e^1.537 "
             "for Gaussian ones. Right: the largest entry of the error y in random GPN networks, mean over samples and "
-            "layers, and of a normal vector.",
+            "layers (markers), its law E max |phi'(z_i) e_i| (lines), and a normal vector's.",
             figures.matrices,
         ),
         "talk": Drawing(
@@ -72,7 +72,8 @@ SECTION = Section(
         "GELU is x sigmoid(1.702 x), as in the paper.",
         "Rules were written before the numbers, but for these: the two on section 2.3, written after a first trial had "
         "shown what GELU's other root does (their threshold is that of the report's claims 4 and 5), and those on "
-        "Assumption 4 and after Theorem 2, which were made fairer to the paper afterwards.",
+        "Assumption 4 and after Theorem 2, which were made fairer to the paper afterwards. That on the largest error "
+        "was first a normal vector's law, which failed; the law it has now was derived then.",
     ),
     stated={
         "gradient.width": "BSNN paper, section 3",
