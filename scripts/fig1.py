@@ -59,6 +59,8 @@ def draw_panel(panel: Axes, results: Results, table: pd.DataFrame, column: str) 
         # visible.
         line = look.line(linewidth=1.0, marker=look.marker, markevery=(number * every // len(curves), every))
         norms = curves[key]
+        if not norms.size:  # a function that this column doesn't show
+            continue
         layers = np.arange(1, len(norms) + 1)
         with np.errstate(divide="ignore"):
             middle = np.exp(np.log(norms).mean(axis=1))
