@@ -21,6 +21,9 @@ jacobian   draw, width, function, gpn, depth: rms, largest: of the singular valu
            (N sum s^4); near: the share within half of the rms; law: predicted participation, GPN only
 deeper     depth, width, function, step; initial_ratio: max / min of ||dE/dV||_F over the layers in the first update;
            train_loss (nats), train_accuracy, test_accuracy (%): after the last update
+convolution
+           version, function, rate; layer, gradient: ||dE/dV_l||_F in the first update; loss: training loss in nats
+           over the last tenth of the updates; test_accuracy (%)
 during     version (plain, GPN, batch norm), function, step, layer and experiments.beyond.during.looked_at
 """
 
@@ -33,6 +36,7 @@ from bsnn.config import CONF
 from bsnn.launch import entry
 from experiments import study
 from experiments.beyond.config import BeyondConfig
+from experiments.beyond.convolution import convolution
 from experiments.beyond.deeper import deeper
 from experiments.beyond.during import during
 from experiments.beyond.random import jacobian, law, walk
@@ -48,6 +52,8 @@ PARTS = {
     "deeper": deeper,
     # What the theory assumes at the start, measured while plain, GPN and batch-normalised networks train.
     "during": during,
+    # Deep plain convolutional networks on CIFAR-10.
+    "convolution": convolution,
 }
 study.register("beyond", BeyondConfig)
 

@@ -12,7 +12,7 @@ from bsnn.config import ActivationConfig, DatasetConfig, StudyConfig
 from bsnn.gpn import GPN
 from bsnn.randomness import Purpose, generator
 
-STREAMS = {"law": 0, "walk": 1, "jacobian": 2}
+STREAMS = {"law": 0, "walk": 1, "jacobian": 2, "convolution": 3}
 """The stream of each part, an index of Purpose.BEYOND; only append."""
 
 
@@ -57,6 +57,16 @@ class DuringSizes:
 
 
 @dataclass
+class ConvolutionSizes:
+    depth: int = MISSING
+    channels: int = MISSING
+    functions: list[str] = MISSING
+    rates: list[float] = MISSING
+    updates: int = MISSING
+    images: int = MISSING
+
+
+@dataclass
 class Sizes:
     """conf/beyond/<budget>.yaml."""
 
@@ -65,6 +75,7 @@ class Sizes:
     jacobian: JacobianSizes = field(default_factory=JacobianSizes)
     deeper: DeeperSizes = field(default_factory=DeeperSizes)
     during: DuringSizes = field(default_factory=DuringSizes)
+    convolution: ConvolutionSizes = field(default_factory=ConvolutionSizes)
 
 
 @dataclass
