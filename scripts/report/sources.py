@@ -91,7 +91,8 @@ ROWS = (
     Row(
         BSNN,
         "future work: convolutions; generalisation",
-        open="generalisation: the section of that name, from this budget's records; convolutions aren't measured",
+        {"beyond": "ours, from BSNN paper, section 5"},
+        open="generalisation: the section of that name, from this budget's records",
     ),
     Row(
         TALK,

@@ -101,3 +101,24 @@ def during(during: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], label=paper.LABELS[name], **look.line(markers=1)) for name, look in looks.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=6, handlelength=3)
     return figure
+
+
+def convolution(convolution: pd.DataFrame) -> Figure:
+    """Plot the first update's gradient norms against the layer, a panel for each version."""
+    rate = convolution.rate.min()
+    versions = list(dict.fromkeys(convolution.version))
+    figure, axes = plotting.figure(1, len(versions), size=(plotting.PAGE_WIDTH, 2.8), sharey=True)
+    looks = plotting.looks(dict.fromkeys(convolution.function))
+    for panel, version in zip(axes[0], versions, strict=True):
+        of = convolution[(convolution.version == version) & (convolution.rate == rate)]
+        for name, look in looks.items():
+            rows = of[(of.function == name) & (of.gradient > 0)]
+            every = max(1, len(rows) // 5)
+            panel.plot(rows.layer, rows.gradient, **look.line(markers=every, linewidth=1.0))
+        panel.set_yscale("log")
+        panel.set_xlabel("layer $l$")
+        panel.set_title(f"({'abcd'[versions.index(version)]})  {version}", loc="left")
+    axes[0, 0].set_ylabel(r"$\|\partial E / \partial V^{(l)}\|_F$")
+    handles = [Line2D([], [], label=paper.LABELS[name], **look.line(markers=1)) for name, look in looks.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=6, handlelength=3)
+    return figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
 from experiments.beyond.config import Sizes
-from experiments.beyond.report import figures, findings, rules, rules_during
+from experiments.beyond.report import figures, findings, rules, rules_convolution, rules_during
 
 OPENING = """
 The BSNN paper's theory is about infinite width and one layer. This study asks what happens in networks of finite width
@@ -28,14 +28,24 @@ SECTION = Section(
             "predicted for GPN, 1 / (1 + L (E phi'^4 - 1)).",
             figures.jacobian,
         ),
+        "convolution": Drawing(
+            "Gradient norms in the first update of deep plain convolutional networks on CIFAR-10.",
+            figures.convolution,
+        ),
         "during": Drawing(
             "The theory's assumptions while networks of Table 2's kind train. Lines: the median over the layers shown, "
             "bands: from the smallest to the largest.",
             figures.during,
         ),
     },
-    rules=(rules.rules, rules_during.rules),
-    findings=(findings.meaning_of_the_law, findings.depth_and_width, findings.isometry, findings.in_training),
+    rules=(rules.rules, rules_during.rules, rules_convolution.rules),
+    findings=(
+        findings.meaning_of_the_law,
+        findings.depth_and_width,
+        findings.isometry,
+        findings.in_training,
+        findings.convolutions,
+    ),
     differences=(
         "Not fixed blind: trial numbers of all parts were known when the rules were written, and some rules were "
         "changed after the quick budget's: means are compared by Bonferroni's t quantile instead of two standard "
