@@ -80,7 +80,7 @@ def draw(loaded: Results, sweep: Sweep, table: pd.DataFrame, so_far: str) -> Fig
     axes[0, 0].set_ylim(0, 100)
     for panel in axes.flat:
         panel.set_xscale("log")
-        values = [float(value) for value in sweep.axes[sweep.x]]
+        values = [float(value) for value in sweep.axes[sweep.x] if (table[sweep.x] == value).any()]
         panel.xaxis.set_major_locator(FixedLocator(values))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xticklabels([f"{value:g}" for value in values])

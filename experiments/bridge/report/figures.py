@@ -99,12 +99,12 @@ def trained(trained: Table) -> Figure:
         values: list[float] = []
         for column, name in enumerate(names):
             panel = axes[row, column]
-            for after, color in ((False, "#999999"), (True, "black")):
+            for after, color, wide in ((False, "#BBBBBB", 3.0), (True, "black", 1.0)):  # where they agree both show
                 rows = means.query("function == @name and gpn == @gpn and trained == @after")
                 when = "after" if after else "before"
                 for kind, dashes in (("different", "-"), ("same", ":")):
                     label = f"{when} training, {'two classes' if kind == 'different' else 'one class'}"
-                    panel.plot(rows.layer, rows[kind], color=color, linestyle=dashes, label=label)
+                    panel.plot(rows.layer, rows[kind], color=color, linestyle=dashes, linewidth=wide, label=label)
                     values += rows[kind].tolist()
             accuracy = means.query("function == @name and gpn == @gpn and trained").test_accuracy.iloc[0]
             panel.set_title(f"{paper.LABELS[name]}{'-GPN' * gpn}\n{accuracy:.0f} %", fontsize=7.5)

@@ -154,6 +154,9 @@ def lengths(length: Table) -> Figure:
         if statistic == "mean":
             rows = relu[relu.width == widths[0]]
             panel.plot(rows.layer, rows.predicted, color=plotting.GREY, linestyle="--", label="equation 3")
+            drawn = f"{int(relu.members.iloc[0])} networks drawn"
+            told = f"{drawn}; narrow: the mean is that\nof networks too rare to be among them"
+            panel.text(0.03, 0.05, told, transform=panel.transAxes, fontsize=7, color=plotting.GREY)
         scale.mark(panel)
         panel.set_title(title)
         panel.set_xlabel("layer $l$")

@@ -17,6 +17,7 @@ from bsnn.results.tables import Table
 from experiments.shrinkage.report.columns import block_layers, displacements
 
 MEASURED, INFINITE, BOUND, FOUND = "#D55E00", "#000000", "#0072B2", "#009E73"
+ONE_NETWORK = "#A0A0A0"
 NAMES = {"relu": "ReLU", "leaky_relu": "LeakyReLU 0.5", "erf": "erf", "tanh": "Tanh"}
 FLOOR = 1e-12  # below this the difference of two correlations is rounding
 
@@ -116,6 +117,7 @@ def fig3(fig3: Table) -> Figure:
                 panel.set_ylabel(names[quantity])
     for panel in axes[2]:
         panel.set_xlabel("layer $l$")
+    axes[1, 1].plot([], [], color=ONE_NETWORK, linewidth=0.7, label="one network (a, b, e, f)")
     handles, labels = axes[1, 1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
@@ -123,7 +125,7 @@ def fig3(fig3: Table) -> Figure:
 
 def _curves(panel: Axes, frame: pd.DataFrame) -> None:
     for _, one in frame.groupby(["series", "draw"]):
-        panel.plot(one.layer, one.value, color=MEASURED, linewidth=0.7)
+        panel.plot(one.layer, one.value, color=ONE_NETWORK, linewidth=0.7)
     for _, one in frame.groupby("series"):
         wanted = one.groupby("layer").infinite.apply(_geometric)
         panel.plot(wanted.index, wanted, color=INFINITE, linewidth=0.9)

@@ -200,7 +200,8 @@ def paths(paths: Table) -> Figure:
             one = one[one.step <= SHOWN_DIVERGING]
         name = rf"$\eta = {float(eta):.3g}$" + (" (diverges)" if float(eta) > limit else "")  # type: ignore[arg-type]
         axes[0, 0].plot(one.theta_1, one.theta_2, ".-", color=color, linewidth=0.7, markersize=3, label=name)
-    axes[0, 0].set_ylim(-1.6, 2.9)  # the legend's place is above
+    axes[0, 0].set_yscale("symlog", linthresh=1e-3)  # else paths that converge at once lie on the axis
+    axes[0, 0].set_ylim(-3, 1e3)  # the legend's place is above
     axes[0, 0].set_title("gradient descent", loc="left")
     normalised = paths.frame[paths.frame.rule == "normalised"]
     fixed = normalised[normalised.decades == 0]
