@@ -99,6 +99,15 @@ METHODS = {
 }
 
 
+def adam(eps: float) -> Method:
+    """Adam whose denominator is sqrt(v) + eps. torch's default, 1e-8, stops it where gradients are much smaller."""
+
+    def make(network: BSNN, cell: Cell) -> torch.optim.Optimizer:
+        return torch.optim.Adam(network.parameters(), lr=cell.learning_rate, eps=eps)
+
+    return Method(optimiser=make)
+
+
 def train(method: Method, cell: Cell, data: Dataset, steps: int, every: int, evaluated: int) -> list[Point]:
     """Train for `steps` updates on the data's device, with a point at 0 and after each `every` of them.
 

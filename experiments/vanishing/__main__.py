@@ -28,6 +28,7 @@ Columns   talk        draw; weights (std of the entries, or gpn: orthogonal, and
           deep        rule (normalised; constrained: normalised, rows of W kept at norm 1; gradient: plain), decades;
                       eta, step, loss (before that step), moved (||V_after - V_before||_F / sqrt(L))
           tricks      method, seed; function, rate, step and the other entries of bsnn.vanishing.equal_steps.Point
+          epsilon     eps, rate, and the same entries
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ PARTS = {
     "deep": descent.deep,
     # The talk's list of tricks against GPN: same network, data and number of steps.
     "tricks": descent.tricks,
+    # Adam on a network whose gradients are far below its eps.
+    "epsilon": descent.epsilon,
 }
 study.register("vanishing", VanishingConfig)
 

@@ -76,6 +76,17 @@ class TricksSizes:
 
 
 @dataclass
+class EpsilonSizes:
+    depth: int = MISSING
+    width: int = MISSING
+    steps: int = MISSING
+    every: int = MISSING
+    evaluated: int = MISSING
+    epsilons: list[float] = MISSING  # of Adam
+    rates: list[float] = MISSING
+
+
+@dataclass
 class Sizes:
     talk: TalkSizes = field(default_factory=TalkSizes)
     selu: SeluSizes = field(default_factory=SeluSizes)
@@ -85,6 +96,7 @@ class Sizes:
     paths: PathsSizes = field(default_factory=PathsSizes)
     deep: DeepSizes = field(default_factory=DeepSizes)
     tricks: TricksSizes = field(default_factory=TricksSizes)
+    epsilon: EpsilonSizes = field(default_factory=EpsilonSizes)
 
 
 @dataclass

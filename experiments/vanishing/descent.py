@@ -19,7 +19,7 @@ from bsnn.network import BSNN
 from bsnn.propagation import each
 from bsnn.results import provenance
 from bsnn.vanishing import quadratic
-from bsnn.vanishing.equal_steps import METHODS, Point, train
+from bsnn.vanishing.equal_steps import METHODS, Point, adam, train
 from bsnn.vanishing.tricks import FreeBSNN, decayed, normalised_sgd
 from experiments.units import Row, Work
 from experiments.vanishing.config import VanishingConfig, workers
@@ -133,6 +133,24 @@ def tricks(config: VanishingConfig) -> Work:
     units = [(name, config.seed + number) for number in range(sizes.seeds) for name in METHODS]
     columns = ("function", "rate", *(one.name for one in fields(Point)))
     return Work(("method", "seed"), columns, units, rows, _identity(config, config.activations))
+
+
+def epsilon(config: VanishingConfig) -> Work:
+    """Train plain ReLU with Adam and several eps, as part tricks trains it."""
+    sizes = config.sizes.epsilon
+
+    def rows(unit: Unit) -> list[Row]:
+        eps = float(str(unit[0]))
+
+        def run(rate: float) -> list[Row]:
+            cell = _cell(config, "relu", sizes.depth, sizes.width, config.seed, rate)
+            points = train(adam(eps), cell, _mnist(config.device), sizes.steps, sizes.every, sizes.evaluated)
+            return [[rate, *astuple(point)] for point in points]
+
+        return [row for found in each(run, sizes.rates, workers(config)) for row in found]
+
+    columns = ("rate", *(one.name for one in fields(Point)))
+    return Work(("eps",), columns, [(eps,) for eps in sizes.epsilons], rows, _identity(config, ["relu"]))
 
 
 def _identity(config: VanishingConfig, names: Iterable[str]) -> dict[str, Any]:

@@ -63,9 +63,10 @@ OPENING_FIGURE = "fig4_mnist"
 
 DEPARTURES = (
     "The authors' code is `assets/bsnn.zip` in the repository `yaolubrain.github.io`. It trains Tanh-GPN with b = "
-    "0.3886, where Table 1 and the equations have 0.3885, and has SELU's b = 0.2585 from constants rounded to four digits. Its "
-    "`synthetic.m` draws the norm of the batch's mean gradient, which Figs 1 and 3 show beside the mean of the norms, "
-    "scales the error by d, and has a sign error in the derivative of plain GELU; here derivatives are checked.",
+    "0.3886, where Table 1 and the equations have 0.3885, and has SELU's b = 0.2585 from constants rounded to four "
+    "digits. Its `synthetic.m` draws the norm of the batch's mean gradient, which Figs 1 and 3 show beside the mean of "
+    "the norms, scales the error by d, and has a sign error in the derivative of plain GELU; here derivatives are "
+    "checked.",
     "Test accuracy is that of the current weights. The authors' code evaluates with row norms cached one step earlier, "
     "so their test figures belong to weights that differ by the scaling of one update.",
     "The gradient ratio is computed at every step and shown as a median over each interval between evaluations.",

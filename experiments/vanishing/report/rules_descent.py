@@ -193,3 +193,19 @@ def gpn_trains(tricks: pd.DataFrame) -> Judged:
         told.append(f"{function} {row.test:.1f} % ± {row.se:.1f}")
         holds &= bool(row.test - chance > TRAINED_SE * row.se)
     return f"test accuracy at the best rate: {', '.join(told)}; chance {chance:.1f} % ({seeds(tricks)})", holds
+
+
+@rules.states(
+    "ours, from talk, tricks",
+    "that Adam doesn't help a network whose gradients vanish is a matter of eps: below the gradients' size, plain ReLU "
+    "trains",
+    rule=f"training loss at the end, at the best rate: above {HELPS:g} ln 10 with eps = 1e-8, below with the smallest",
+)
+def adam_needs_a_small_eps(epsilon: pd.DataFrame) -> Judged:
+    ends = last_tenth(epsilon, ["eps", "rate"]).groupby("eps").min()
+    first = epsilon[epsilon.step == 0].norm.max()
+    accuracy = epsilon.dropna(subset="test_accuracy").groupby("eps").test_accuracy.max()
+    told = ", ".join(f"{eps:g}: {ends[eps]:.3f} ({accuracy.get(eps, float('nan')):.1f} %)" for eps in ends.index[::-1])
+    text = f"largest gradient at the start {first:.1g}; loss (test accuracy) by eps: {told} (n = 1)"
+    bar = HELPS * np.log(10)
+    return text, bool(ends[ends.index.max()] > bar and ends[ends.index.min()] < bar)
