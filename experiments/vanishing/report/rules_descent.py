@@ -197,9 +197,9 @@ def gpn_trains(tricks: pd.DataFrame) -> Judged:
 
 @rules.states(
     "ours, from talk, tricks",
-    "that Adam doesn't help a network whose gradients vanish is a matter of eps: below the gradients' size, plain ReLU "
-    "trains",
-    rule=f"training loss at the end, at the best rate: above {HELPS:g} ln 10 with eps = 1e-8, below with the smallest",
+    "that Adam doesn't help a network whose gradients vanish is a matter of eps: with a smaller one plain ReLU trains",
+    rule=f"training loss at the end, at the best rate: above {HELPS:g} ln 10 with eps = 1e-8, below with another one. "
+    "(Where the gradients' squares underflow, eps alone is left in the denominator: too small a one diverges)",
 )
 def adam_needs_a_small_eps(epsilon: pd.DataFrame) -> Judged:
     ends = last_tenth(epsilon, ["eps", "rate"]).groupby("eps").min()
@@ -208,4 +208,4 @@ def adam_needs_a_small_eps(epsilon: pd.DataFrame) -> Judged:
     told = ", ".join(f"{eps:g}: {ends[eps]:.3f} ({accuracy.get(eps, float('nan')):.1f} %)" for eps in ends.index[::-1])
     text = f"largest gradient at the start {first:.1g}; loss (test accuracy) by eps: {told} (n = 1)"
     bar = HELPS * np.log(10)
-    return text, bool(ends[ends.index.max()] > bar and ends[ends.index.min()] < bar)
+    return text, bool(ends[ends.index.max()] > bar and ends.min() < bar)
