@@ -205,7 +205,10 @@ def adam_needs_a_small_eps(epsilon: pd.DataFrame) -> Judged:
     ends = last_tenth(epsilon, ["eps", "rate"]).groupby("eps").min()
     first = epsilon[epsilon.step == 0].norm.max()
     accuracy = epsilon.dropna(subset="test_accuracy").groupby("eps").test_accuracy.max()
-    told = ", ".join(f"{eps:g}: {ends[eps]:.3f} ({accuracy.get(eps, float('nan')):.1f} %)" for eps in ends.index[::-1])
+    told = ", ".join(
+        f"{eps:g}: {ends[eps]:.3f} ({accuracy[eps]:.1f} %)" if np.isfinite(ends[eps]) else f"{eps:g}: diverged"
+        for eps in ends.index[::-1]
+    )
     text = f"largest gradient at the start {first:.1g}; loss (test accuracy) by eps: {told} (n = 1)"
     bar = HELPS * np.log(10)
     return text, bool(ends[ends.index.max()] > bar and ends.min() < bar)
