@@ -12,8 +12,9 @@ from bsnn.config import ActivationConfig, DatasetConfig, StudyConfig
 from bsnn.gpn import GPN
 from bsnn.randomness import Purpose, generator
 
-STREAMS = {"law": 0, "walk": 1, "jacobian": 2, "convolution": 3}
-"""The stream of each part, an index of Purpose.BEYOND; only append."""
+STREAMS = {"law": 0, "walk": 1, "jacobian": 2}
+"""The streams of these parts, an index of Purpose.BEYOND. They are part of the tables' identity: another part has its
+number in its own file (experiments.beyond.convolution.STREAM)."""
 
 
 @dataclass

@@ -23,12 +23,15 @@ from bsnn.data import Dataset, load
 from bsnn.gpn import GPN
 from bsnn.nn.init import delta_orthogonal_, haar_orthogonal_, spherical_
 from bsnn.nn.parametrizations import unit_rows
+from bsnn.randomness import Purpose, generator
 from bsnn.results import provenance
-from experiments.beyond.config import BeyondConfig, ConvolutionSizes, stream
+from experiments.beyond.config import BeyondConfig, ConvolutionSizes
 from experiments.units import Row, Unit, Work
 
 DATASET = "cifar10"
 VERSIONS = ("plain", "GPN", "GPN, Gaussian", "batch norm")
+STREAM = 3
+"""Of Purpose.BEYOND; experiments.beyond.config has the other parts'."""
 MOMENTUM = 0.9
 BATCH = 64
 
@@ -41,7 +44,7 @@ def convolution(config: BeyondConfig) -> Work:
         version, name = map(str, unit)
         device = provenance.choose_device(config.device)
         data = dataset(str(device))
-        made = network(version, name, sizes, stream(config, "convolution")).to(device)
+        made = network(version, name, sizes, generator(config.seed, Purpose.BEYOND, STREAM)).to(device)
         gradients_L = first_gradients(made, data)
         found: list[Row] = []
         for rate in sizes.rates:
