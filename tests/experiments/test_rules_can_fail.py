@@ -82,7 +82,8 @@ def in_full(study: str, parts: Parts) -> Parts:
     full: Any = OmegaConf.to_container(OmegaConf.load(CONF / study / f"{PAPER}.yaml"))
     found: dict[str, Table | None] = {}
     for name, table in parts.items():
-        assert table is not None
+        if table is None:
+            continue
         frame = table.frame
         if "seed" in frame:
             frame = pd.concat([frame.assign(seed=seed) for seed in range(5)], ignore_index=True)
@@ -162,6 +163,8 @@ def others(rule: Rule, parts: Parts) -> Iterator[Parts]:
 @pytest.mark.parametrize(("study", "rule"), RULES)
 def test_both_verdicts_are_possible(study: str, rule: Rule) -> None:
     parts = parts_of(study)
+    if any(parts[name] is None for name in rule.parts):
+        pytest.skip("its part isn't published")
     first = rule.judged(parts).agrees
     seen = {first}
     if first is None:
