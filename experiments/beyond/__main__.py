@@ -7,7 +7,7 @@
 Claim     The range of gradient norms over the layers of a GPN network (Fig. 3) is that of a random walk, whose variance
           follows from phi, depth and width; a GPN network keeps the mean square of its Jacobian's singular values, not
           each of them.
-Cost      budget=quick: 35 minutes on two busy cores of an AMD EPYC (deeper 818 s, convolution 613 s, during 438 s, walk
+Cost      budget=quick: 32 minutes on two busy cores of an AMD EPYC (deeper 818 s, convolution 470 s, during 438 s, walk
           106 s, law 46 s, jacobian 28 s)
 Output    results/<budget>/beyond/<part>.csv, the numbers, and <part>.json, their provenance
 
