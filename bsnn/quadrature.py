@@ -67,7 +67,7 @@ def moments_and_discriminant(phi: Phi, kinks: Sequence[float]) -> tuple[Gaussian
 
 @dataclass(frozen=True)
 class Analysis:
-    """What quadrature knows of phi / 2^exponent, a function of ordinary size whatever that of phi."""
+    """Integrals of phi / 2^exponent, a function of ordinary size whatever that of phi."""
 
     exponent: int
     moments: GaussianMoments
@@ -78,7 +78,7 @@ class Analysis:
     jumps: bool  # whether Stein's lemma fails, E phi' != E x phi
 
     def of(self, phi: Phi) -> GaussianMoments:
-        """The moments of phi itself."""
+        """Compute the moments of phi itself."""
         names, powers = ("E phi", "E phi^2", "E phi'^2"), (self.exponent, 2 * self.exponent, 2 * self.exponent)
         return GaussianMoments(*(in_float64(phi, *part) for part in zip(names, self.moments, powers, strict=True)))
 
@@ -101,7 +101,7 @@ def analyse(phi: Phi, kinks: Sequence[float]) -> Analysis:
         edges = first_edges(kinks)
 
         def integrands(x: Tensor, c0: float = 0.0, c1: float = 0.0) -> Tensor:
-            """Of the five integrals of r: (N,) -> (N, 5)."""
+            """Evaluate the five integrands of r: (N,) -> (N, 5)."""
             y, dy = checked_value_and_slope(phi, function, x)
             # Half of the density goes to each factor of a square, or phi = exp(x^2/5) would overflow where it has no
             # weight.
@@ -136,7 +136,7 @@ def analyse(phi: Phi, kinks: Sequence[float]) -> Analysis:
 
 
 def _scales(total: Tensor, c0: float, c1: float) -> Tensor:
-    """What each integral is measured against, (5,): the size of the terms whose rounding it inherits.
+    """Compute the scale of each integral's error, (5,): the size of the terms whose rounding it inherits.
 
     For the integrals of r^2 and r'^2 this is |r| |phi| and |r'| |phi'| in the Gaussian L2 norm: r is a difference, so
     its rounding error scales with phi.
@@ -149,7 +149,7 @@ def _scales(total: Tensor, c0: float, c1: float) -> Tensor:
 
 
 def _doubt(level: Level) -> Tensor:
-    """What the five integrals may be off by, (P, 5).
+    """Bound the errors of the five integrals, (P, 5).
 
     A jump may turn out to be a steep ramp that no node has hit yet: a rise by J over a panel of width w is worth at
     least J^2 / w to E phi'^2. So jumps are followed to the last bit of x.
@@ -322,5 +322,5 @@ def _reason(error: Exception) -> str:
 
 
 def name_of(phi: object) -> str:
-    """What error messages call phi."""
+    """Name phi as error messages do."""
     return type(phi).__name__ if isinstance(phi, nn.Module) else str(getattr(phi, "__name__", repr(phi)))

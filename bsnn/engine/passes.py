@@ -1,4 +1,4 @@
-"""What happens between the matrix products of a step, in plain torch: the definition of the compiled kernels.
+"""Passes between the matrix products of a step, in plain torch: the definition of the compiled kernels.
 
 A layer's product comes in as V x and leaves as h = r V x, the network's W x, since W is V with row i divided by
 |v_i| = 1 / r_i. With batch norm, u = gamma (h - mean) rstd + beta, else u = h; phi(u) is the next layer's input.
@@ -84,11 +84,11 @@ class FusedPasses(Passes, Protocol):
     """Passes that go through all constrained layers by themselves, products included. h: L + 1 tensors (K, N, B)."""
 
     def forward_layers(self, h: Sequence[Tensor], x: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
-        """From x, the input of the lowest layer, to h[1:] and the output of the highest, returned with the other of the
+        """Go from x, the input of the lowest layer, to h[1:] and the output of the highest, returned with the other of the
         two tensors."""
 
     def evaluate_layers(self, x: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with the running statistics; nothing is kept."""
+        """Go through all layers with the running statistics; no h is kept."""
 
     def backward_layers(self, h: Sequence[Tensor], error: Tensor, spare: Tensor, x: Tensor, norms_LK: Tensor) -> Tensor:
         """`update` of all layers, from error = r y of the highest. Returns y of the layer below them, in `error` or
