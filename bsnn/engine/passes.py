@@ -84,8 +84,9 @@ class FusedPasses(Passes, Protocol):
     """Passes that go through all constrained layers by themselves, products included. h: L + 1 tensors (K, N, B)."""
 
     def forward_layers(self, h: Sequence[Tensor], x: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
-        """Go from x, the input of the lowest layer, to h[1:] and the output of the highest, returned with the other of the
-        two tensors."""
+        """Go from x, the input of the lowest layer, to h[1:] and the output of the highest layer.
+
+        Returns the output, and the other one of the two tensors."""
 
     def evaluate_layers(self, x: Tensor, spare: Tensor) -> tuple[Tensor, Tensor]:
         """Go through all layers with the running statistics; no h is kept."""
