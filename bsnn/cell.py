@@ -46,6 +46,7 @@ class Cell:
     momentum: float
     dtype: str
     initialisation: str = "orthogonal"
+    constraint: str = "row"
     trusted: bool = field(default=True, compare=False, repr=False)
     """True if `activation_module` may name anything, as a user's own config may. No part of the identity."""
 
@@ -69,6 +70,7 @@ class Cell:
             momentum=config.momentum,
             dtype=config.dtype,
             initialisation=config.initialisation,
+            constraint=config.constraint,
         )
 
     @classmethod
@@ -87,15 +89,17 @@ class Cell:
         content = {"protocol": PROTOCOL_VERSION, **self.as_dict()}
         if not self.gpn:
             del content["gpn_root"]  # without GPN there is no b whose root could matter
-        if self.initialisation == "orthogonal":
-            del content["initialisation"]  # records from before there was a choice keep their identity
+        for name, first in (("initialisation", "orthogonal"), ("constraint", "row")):
+            if content[name] == first:
+                del content[name]  # records from before there was a choice keep their identity
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def name(self) -> str:
         """The name for a reader: mnist-tanh-gpn-bn-s0."""
         initialisation = "" if self.initialisation == "orthogonal" else self.initialisation
-        variant = ["gpn" * self.gpn, "bn" * self.batch_norm, initialisation]
+        constraint = "" if self.constraint == "row" else self.constraint
+        variant = ["gpn" * self.gpn, "bn" * self.batch_norm, initialisation, constraint]
         parts = [self.dataset, self.activation, *variant, f"s{self.seed}"]
         return "-".join(part for part in parts if part)
 

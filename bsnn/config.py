@@ -29,6 +29,7 @@ TRAIN_COMMAND = ("bsnn-train",) if CONF == _INSTALLED else ("python", "-m", "exp
 DEVICES = ("auto", "cpu", "cuda")
 DTYPES = ("float32", "float64", "tf32")
 INITIALISATIONS = ("orthogonal", "gaussian")
+CONSTRAINTS = ("row", "weight_norm", "free", "orthogonal", "orthogonal_qr", "orthogonal_cayley", "landing")
 ROOTS = ("paper", "+", "-")
 TRACKING_MODES = ("auto", "online", "offline", "none")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
@@ -107,6 +108,7 @@ class TrainConfig:
     depth: int = MISSING
     width: int = MISSING
     initialisation: str = "orthogonal"
+    constraint: str = "row"
     epochs: int | None = None
     max_steps: int | None = None
     evaluations_per_epoch: int = 1
@@ -141,6 +143,11 @@ class TrainConfig:
         _one_of("device", self.device, DEVICES)
         _one_of("dtype", self.dtype, DTYPES)
         _one_of("initialisation", self.initialisation, INITIALISATIONS)
+        _one_of("constraint", self.constraint, CONSTRAINTS)
+        if self.constraint not in ("row", "weight_norm", "free") and self.initialisation != "orthogonal":
+            raise UserError(
+                f"initialisation: expected orthogonal with constraint={self.constraint}, found {self.initialisation!r}."
+            )
         _one_of("activation.gpn_root", self.activation.gpn_root, ROOTS)
         _one_of("tracking.mode", self.tracking.mode, TRACKING_MODES)
         _one_of("dataset.name", self.dataset.name, tuple(DATASETS))

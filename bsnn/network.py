@@ -52,6 +52,9 @@ class BSNN(nn.Module):
         batch_norm: normalise h over the batch.
         initialisation: of V: "orthogonal", as above, or "gaussian": rows independent and uniform on the sphere, what a
             Gaussian matrix becomes when its rows are normalised. A and B stay as they are.
+        constraint: of W, by which V enters: "row", as above; "weight_norm": w_i = g_i v_i / ||v_i|| with lengths g_i
+            that train from 1 on (Salimans and Kingma, NIPS 2016); "free": W = V. A V that an optimiser keeps orthogonal
+            (bsnn.optim.stiefel) is "free", too.
         generator: a CPU generator; the same one gives the same initial weights on every device. They are drawn in
             float64 and rounded to `dtype`, so that runs in two precisions start from the same network.
 
@@ -81,6 +84,7 @@ class BSNN(nn.Module):
         batch_norm: bool = False,
         *,
         initialisation: str = "orthogonal",
+        constraint: str = "row",
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -93,7 +97,9 @@ class BSNN(nn.Module):
             raise ValueError(f"depth: expected at least 0, found {depth}")
         if initialisation not in ("orthogonal", "gaussian"):
             raise ValueError(f"initialisation: expected orthogonal or gaussian, found {initialisation!r}")
-        self.initialisation = initialisation
+        if constraint not in ("row", "weight_norm", "free"):
+            raise ValueError(f"constraint: expected row, weight_norm or free, found {constraint!r}")
+        self.initialisation, self.constraint = initialisation, constraint
         activation = nn.Tanh() if activation is None else activation
         if not isinstance(activation, nn.Module):
             raise TypeError(
@@ -103,6 +109,8 @@ class BSNN(nn.Module):
         self.activation = activation.to(device=device, dtype=dtype)
         self.bottom = nn.Linear(in_features, width, device=device, dtype=dtype)
         self.V = nn.Parameter(torch.empty(depth, width, width, device=device, dtype=dtype))
+        if constraint == "weight_norm":
+            self.lengths = nn.Parameter(torch.ones(depth, width, 1, device=device, dtype=dtype))
         self.top = nn.Linear(width, out_features, device=device, dtype=dtype)
         self.batch_norms = nn.ModuleList(
             nn.BatchNorm1d(width, device=device, dtype=dtype) for _ in range(depth if batch_norm else 0)
@@ -116,6 +124,8 @@ class BSNN(nn.Module):
         for V in self.V:  # one layer at a time: no second copy of all weights
             draw = spherical_ if self.initialisation == "gaussian" else haar_orthogonal_
             draw(V, generator=generator)
+        if self.constraint == "weight_norm":
+            nn.init.ones_(self.lengths)
         for layer in (self.top, self.bottom):
             haar_orthogonal_(layer.weight, generator=generator)
             uniform = torch.rand(layer.out_features, generator=generator, dtype=torch.float64, device=drawn_on)
@@ -131,8 +141,11 @@ class BSNN(nn.Module):
 
     @property
     def W(self) -> Tensor:
-        """The constrained weights, rows of norm one, shape (L, N, N)."""
-        return normalised_rows(self.V, start_dim=2)
+        """The constrained weights, shape (L, N, N); rows of norm one if `constraint` is row."""
+        if self.constraint == "free":
+            return self.V
+        rows = normalised_rows(self.V, start_dim=2)
+        return self.lengths * rows if self.constraint == "weight_norm" else rows
 
     def forward(self, x_BD: Tensor) -> Tensor:
         x_BN = self.activation(self.bottom(x_BD))
@@ -169,7 +182,10 @@ class BSNN(nn.Module):
 
     def _pre_activation(self, layer: int, V: Tensor, x_BN: Tensor) -> Tensor:
         # One layer's W at a time: all at once (self.W) leave the cache, which makes autograd twice as slow at width 500
-        h_BN = F.linear(x_BN, normalised_rows(V))
+        W = V if self.constraint == "free" else normalised_rows(V)
+        if self.constraint == "weight_norm":
+            W = self.lengths[layer] * W
+        h_BN = F.linear(x_BN, W)
         return self.batch_norms[layer](h_BN) if self.batch_norms else h_BN
 
 

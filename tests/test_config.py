@@ -158,6 +158,7 @@ def test_identity_changes_with_what_changes_the_result_and_with_nothing_else() -
         "momentum=0.9",
         "dtype=float64",
         "initialisation=gaussian",
+        "constraint=orthogonal",
         "activation.gpn_root=-",
     ]
     assert len({base.hash} | {cell("gpn=true", override).hash for override in different}) == len(different) + 1
@@ -176,7 +177,8 @@ def test_identity_changes_with_what_changes_the_result_and_with_nothing_else() -
     assert base.with_seed(7) == cell("gpn=true", "seed=7")
     assert cell("gpn=true", "batch_norm=true", "seed=2").name == "mnist-tanh-gpn-bn-s2"
     assert cell("initialisation=gaussian").name == "mnist-tanh-gaussian-s0"
-    before = {key: value for key, value in base.as_dict().items() if key != "initialisation"}
+    assert cell("constraint=landing").name == "mnist-tanh-landing-s0"
+    before = {key: value for key, value in base.as_dict().items() if key not in ("initialisation", "constraint")}
     assert Cell.from_dict(before).hash == base.hash  # a record from before the setting existed
 
 

@@ -1,7 +1,8 @@
 """Training by the definition: bsnn.network, autograd and torch's SGD, one network after the other.
 
-The engine (`bsnn.engine`) is checked and timed against it. It also trains cells whose activation has parameters of
-its own, for which the engine has no derivative.
+The engine (`bsnn.engine`) is checked and timed against it. It also trains the cells that the engine can't: those whose
+activation has parameters of its own, for which it has no derivative, and those with another constraint than rows of
+norm one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from torch.nn import functional as F  # noqa: N812
 from bsnn.cell import Cell
 from bsnn.data import dataset_spec
 from bsnn.network import BSNN
+from bsnn.optim.stiefel import OrthogonalSGD
 from bsnn.randomness import Purpose, generator
+
+ORTHOGONAL = {
+    "orthogonal": "polar",
+    "orthogonal_qr": "qr",
+    "orthogonal_cayley": "cayley",
+    "landing": "landing",
+}
+"""Constraints that the optimiser keeps, and its method (bsnn.optim.stiefel)."""
 
 
 def initial_network(cell: Cell, device: torch.device, kind: Callable[..., BSNN] = BSNN) -> BSNN:
@@ -32,19 +42,39 @@ def initial_network(cell: Cell, device: torch.device, kind: Callable[..., BSNN] 
         activation=cell.make_activation(),
         batch_norm=cell.batch_norm,
         initialisation=cell.initialisation,
+        constraint="free" if cell.constraint in ORTHOGONAL else cell.constraint,
         generator=generator(cell.seed, Purpose.INITIAL_WEIGHTS),
         device=device,
         dtype=cell.torch_dtype,
     )
 
 
-def sgd_step(network: BSNN, optimizer: torch.optim.SGD, x_BD: Tensor, y_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def needs_reference(cell: Cell) -> bool:
+    """Tell whether the engine can't train this cell."""
+    return cell.constraint != "row" or any(True for _ in cell.make_activation().parameters())
+
+
+def optimizers_of(cell: Cell, network: BSNN) -> list[torch.optim.Optimizer]:
+    """Make the optimisers that train a cell's network, all with its learning rate and momentum."""
+    if cell.constraint not in ORTHOGONAL:
+        return [torch.optim.SGD(network.parameters(), lr=cell.learning_rate, momentum=cell.momentum)]
+    others = [parameter for name, parameter in network.named_parameters() if name != "V"]
+    return [
+        torch.optim.SGD(others, lr=cell.learning_rate, momentum=cell.momentum),
+        OrthogonalSGD([network.V], cell.learning_rate, cell.momentum, ORTHOGONAL[cell.constraint]),
+    ]
+
+
+def sgd_step(
+    network: BSNN, optimizers: Iterable[torch.optim.Optimizer], x_BD: Tensor, y_B: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Take one step of SGD; return mean loss and right answers before it, and the layers' gradient norms (L,)."""
-    optimizer.zero_grad()
+    network.zero_grad()
     logits = network(x_BD)
     loss = F.cross_entropy(logits, y_B)
     loss.backward()
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return loss.detach(), (logits.argmax(dim=1) == y_B).sum(), network.gradient_norms()
 
 
@@ -66,16 +96,13 @@ class ReferenceStack:
     def __init__(self, cells: Sequence[Cell], device: torch.device) -> None:
         self.cells, self.device = list(cells), device
         self.networks = [initial_network(cell, device) for cell in cells]
-        self.optimizers = [
-            torch.optim.SGD(network.parameters(), lr=cell.learning_rate, momentum=cell.momentum)
-            for network, cell in zip(self.networks, cells, strict=True)
-        ]
+        self.optimizers = [optimizers_of(cell, network) for network, cell in zip(self.networks, cells, strict=True)]
 
     def step(self, x_KBD: Tensor, labels_KB: Tensor, norms_LK: Tensor) -> tuple[Tensor, Tensor]:
         losses, correct = [], []
-        for k, (network, optimizer) in enumerate(zip(self.networks, self.optimizers, strict=True)):
+        for k, (network, optimizers) in enumerate(zip(self.networks, self.optimizers, strict=True)):
             network.train()
-            loss, hits, norms_LK[:, k] = sgd_step(network, optimizer, x_KBD[k], labels_KB[k])
+            loss, hits, norms_LK[:, k] = sgd_step(network, optimizers, x_KBD[k], labels_KB[k])
             losses.append(loss)
             correct.append(hits)
         return torch.stack(losses), torch.stack(correct)
@@ -91,12 +118,17 @@ class ReferenceStack:
         copy_parts(self._parts(k), state)
 
     def _parts(self, k: int) -> Iterator[tuple[str, Tensor]]:
-        network, optimizer = self.networks[k], self.optimizers[k]
+        network = self.networks[k]
         for name, value in network.state_dict().items():
             if isinstance(value, Tensor) and not name.endswith("_extra_state"):
                 yield name, value
         for name, parameter in network.named_parameters():
-            state = optimizer.state[parameter]
+            trains = [optimizer for optimizer in self.optimizers[k] if _has(optimizer, parameter)]
+            state = trains[0].state[parameter]
             if state.get("momentum_buffer") is None:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             yield f"velocity.{name}", state["momentum_buffer"]
+
+
+def _has(optimizer: torch.optim.Optimizer, parameter: Tensor) -> bool:
+    return any(parameter is one for group in optimizer.param_groups for one in group["params"])

@@ -27,7 +27,7 @@ from bsnn.data import Dataset
 from bsnn.engine.functions import function_of
 from bsnn.engine.graphs import GraphSteps
 from bsnn.engine.interval import Measured, Trainable, run_steps
-from bsnn.engine.reference import ReferenceStack
+from bsnn.engine.reference import ReferenceStack, needs_reference
 from bsnn.engine.stack import SHARED, Stack, in_order
 from bsnn.randomness import batch_order
 from bsnn.results.metrics import Row, gradient_summary
@@ -134,17 +134,16 @@ def evaluate(stack: Trainable, x: Tensor, y: Tensor) -> tuple[list[float], list[
 
 def stack_key(cell: Cell) -> Hashable:
     """Return a key that is equal for cells that can share a stack: same data, shape, optimiser and way of computing."""
-    activation = cell.make_activation()
-    if any(True for _ in activation.parameters()):
+    if needs_reference(cell):
         way = "reference"
     else:
-        way = "plain" if function_of(activation) is None else "compiled"
+        way = "plain" if function_of(cell.make_activation()) is None else "compiled"
     return (*(getattr(cell, name) for name in SHARED), way)
 
 
 def make_stack(cells: Sequence[Cell], device: torch.device) -> Trainable:
-    """Make the cells' networks at their initial weights, with the engine, or bsnn.network where phi has parameters."""
-    if any(True for cell in cells for _ in cell.make_activation().parameters()):
+    """Make the cells' networks at their initial weights, with the engine, or bsnn.network where it can't."""
+    if any(map(needs_reference, cells)):
         return ReferenceStack(cells, device)
     return Stack(cells, device)
 

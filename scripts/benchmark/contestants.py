@@ -71,7 +71,7 @@ def network_step(cell: Cell, device: torch.device) -> Step:
     (x,), (y,) = samples(1, device)
 
     def step() -> None:
-        sgd_step(network, optimizer, x, y)
+        sgd_step(network, [optimizer], x, y)
 
     return step
 
