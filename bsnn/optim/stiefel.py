@@ -41,7 +41,8 @@ def deviation(W: Tensor) -> Tensor:
 
 def newton_schulz(Y: Tensor) -> Tensor:
     """Take an iteration to the nearest orthogonal matrix: an error W W^T - I = E becomes about -3 E^2 / 4."""
-    return Y - deviation(Y) @ Y / 2
+    nearer: Tensor = Y - deviation(Y) @ Y / 2
+    return nearer
 
 
 def polar(Y: Tensor) -> Tensor:
@@ -65,10 +66,14 @@ def _qr(Y: Tensor) -> Tensor:
     """The factor Q of Y^T = Q R, transposed. Y Y^T = R^T R gives R by Cholesky's method where Y is near orthogonal, so
     that this is exact enough; it is faster than Householder's reflections."""
     R_T, failed = torch.linalg.cholesky_ex(Y @ Y.mT)
+    Q_T: Tensor
     if not bool(failed.any()) and float(R_T.diagonal(dim1=-2, dim2=-1).amin()) > _NEAR:
-        return torch.linalg.solve_triangular(R_T, Y, upper=False)
+        Q_T = torch.linalg.solve_triangular(R_T, Y, upper=False)
+        return Q_T
     Q, R = torch.linalg.qr(Y.mT)
-    return (Q * torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(Y.dtype).unsqueeze(-2)).mT
+    signs = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(Y.dtype)
+    Q_T = signs.unsqueeze(-1) * Q.transpose(-2, -1)
+    return Q_T
 
 
 class OrthogonalSGD(torch.optim.Optimizer):

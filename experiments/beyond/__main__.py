@@ -24,6 +24,11 @@ deeper     depth, width, function, step; initial_ratio: max / min of ||dE/dV||_F
 convolution
            version, function, rate; layer, gradient: ||dE/dV_l||_F in the first update; loss: training loss in nats
            over the last tenth of the updates; test_accuracy (%)
+orthogonal function, rate, draw, constraint; loss: training loss in nats over the last updates; test_accuracy (%);
+           entry, frobenius: the largest |entry| of W W^T - I over all layers, and its largest Frobenius norm;
+           seconds: median time of an update
+orthogonal_cost
+           width, constraint; batch: samples; seconds: as above
 during     version (plain, GPN, batch norm), function, step, layer and experiments.beyond.during.looked_at
 """
 
@@ -39,6 +44,7 @@ from experiments.beyond.config import BeyondConfig
 from experiments.beyond.convolution import convolution
 from experiments.beyond.deeper import deeper
 from experiments.beyond.during import during
+from experiments.beyond.orthogonal import orthogonal, orthogonal_cost
 from experiments.beyond.random import jacobian, law, walk
 
 PARTS = {
@@ -54,6 +60,9 @@ PARTS = {
     "during": during,
     # Deep plain convolutional networks on CIFAR-10.
     "convolution": convolution,
+    # W kept orthogonal while a GPN network trains, against rows of norm one; and what that costs.
+    "orthogonal": orthogonal,
+    "orthogonal_cost": orthogonal_cost,
 }
 study.register("beyond", BeyondConfig)
 

@@ -68,6 +68,23 @@ class ConvolutionSizes:
 
 
 @dataclass
+class OrthogonalSizes:
+    depth: int = MISSING
+    width: int = MISSING
+    functions: list[str] = MISSING
+    rates: list[float] = MISSING
+    seeds: int = MISSING
+    updates: int = MISSING
+
+
+@dataclass
+class OrthogonalCostSizes:
+    depth: int = MISSING
+    widths: list[int] = MISSING
+    updates: int = MISSING
+
+
+@dataclass
 class Sizes:
     """conf/beyond/<budget>.yaml."""
 
@@ -77,6 +94,8 @@ class Sizes:
     deeper: DeeperSizes = field(default_factory=DeeperSizes)
     during: DuringSizes = field(default_factory=DuringSizes)
     convolution: ConvolutionSizes = field(default_factory=ConvolutionSizes)
+    orthogonal: OrthogonalSizes = field(default_factory=OrthogonalSizes)
+    orthogonal_cost: OrthogonalCostSizes = field(default_factory=OrthogonalCostSizes)
 
 
 @dataclass
