@@ -29,6 +29,8 @@ orthogonal function, rate, draw, constraint; loss: training loss in nats over th
            seconds: median time of an update
 orthogonal_cost
            width, constraint; batch: samples; seconds: as above
+rivals     method; stage: tuning (accuracy on held-back training images) or test; rate, seed; loss: as for orthogonal;
+           accuracy (%); ratio: max / min of ||dE/dV||_F over the layers in the first update
 during     version (plain, GPN, batch norm), function, step, layer and experiments.beyond.during.looked_at
 """
 
@@ -46,6 +48,7 @@ from experiments.beyond.deeper import deeper
 from experiments.beyond.during import during
 from experiments.beyond.orthogonal import orthogonal, orthogonal_cost
 from experiments.beyond.random import jacobian, law, walk
+from experiments.beyond.rivals import rivals
 
 PARTS = {
     # Predicted ratios of gradient norms, from phi alone.
@@ -63,6 +66,8 @@ PARTS = {
     # W kept orthogonal while a GPN network trains, against rows of norm one; and what that costs.
     "orthogonal": orthogonal,
     "orthogonal_cost": orthogonal_cost,
+    # GPN beside other ways to train deep plain networks.
+    "rivals": rivals,
 }
 study.register("beyond", BeyondConfig)
 

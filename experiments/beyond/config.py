@@ -85,6 +85,16 @@ class OrthogonalCostSizes:
 
 
 @dataclass
+class RivalsSizes:
+    depth: int = MISSING
+    width: int = MISSING
+    rates: dict[str, list[float]] = MISSING  # by optimiser
+    seeds: int = MISSING
+    updates: int = MISSING
+    images: int = MISSING
+
+
+@dataclass
 class Sizes:
     """conf/beyond/<budget>.yaml."""
 
@@ -96,6 +106,7 @@ class Sizes:
     convolution: ConvolutionSizes = field(default_factory=ConvolutionSizes)
     orthogonal: OrthogonalSizes = field(default_factory=OrthogonalSizes)
     orthogonal_cost: OrthogonalCostSizes = field(default_factory=OrthogonalCostSizes)
+    rivals: RivalsSizes = field(default_factory=RivalsSizes)
 
 
 @dataclass

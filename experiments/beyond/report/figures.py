@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bsnn import paper, plotting
+from bsnn.engine.reference import ORTHOGONAL
+from experiments.beyond.report.rules_orthogonal import best, cost
 
 KEYS = ["function", "depth", "width"]
 
@@ -121,4 +123,44 @@ def convolution(convolution: pd.DataFrame) -> Figure:
     axes[0, 0].set_ylabel(r"$\|\partial E / \partial V^{(l)}\|_F$")
     handles = [Line2D([], [], label=paper.LABELS[name], **look.line(markers=1)) for name, look in looks.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=6, handlelength=3)
+    return figure
+
+
+def orthogonal(orthogonal: pd.DataFrame) -> Figure:
+    """Plot test accuracy under each constraint at its best rate: every draw, and the mean."""
+    rows = best(orthogonal)
+    constraints = list(dict.fromkeys(orthogonal.constraint))
+    looks = plotting.looks(dict.fromkeys(orthogonal.function))
+    figure, axes = plotting.figure(1, len(looks), size=(plotting.PAGE_WIDTH, 2.8), sharey=True)
+    for panel, (name, look), letter in zip(axes[0], looks.items(), "abcdef", strict=False):
+        for place, constraint in enumerate(constraints):
+            of = rows[(rows.function == name) & (rows.constraint == constraint)].test_accuracy
+            panel.plot([place] * len(of), of, look.marker, color=look.color, markersize=3.5, markerfacecolor="none")
+            panel.plot([place - 0.3, place + 0.3], [of.mean()] * 2, color=look.color, linewidth=1.5)
+        panel.set_xticks(range(len(constraints)), [one.replace("_", "\n") for one in constraints], rotation=60)
+        panel.set_title(f"({letter})  {paper.LABELS[name]}-GPN", loc="left")
+    axes[0, 0].set_ylabel("test accuracy, %")
+    return figure
+
+
+def orthogonal_cost(orthogonal_cost: pd.DataFrame) -> Figure:
+    """Plot an update's time over that with rows of norm one against the width, and what matrix products predict."""
+    ratios = cost(orthogonal_cost).drop(columns="row")
+    ratios = ratios[[name for name in dict.fromkeys(orthogonal_cost.constraint) if name in ratios]]
+    figure, axes = plotting.figure(1, 1, size=(plotting.PAGE_WIDTH * 0.62, 3.2))
+    panel = axes[0, 0]
+    for name, look in plotting.looks(ratios.columns).items():
+        style = "-" if name in ORTHOGONAL else ":"
+        panel.plot(ratios.index, ratios[name], **look.line(markers=1, linewidth=1.2, linestyle=style, label=name))
+    widths = np.array(ratios.index, dtype=float)
+    products = 1 + 4 * widths / (3 * orthogonal_cost.batch.max())
+    panel.plot(widths, products, color=plotting.GREY, linewidth=0.8, linestyle="--", label="products, 1 + 4 N / 3 B")
+    panel.axhline(1, color=plotting.GREY, linewidth=0.6)
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xticks(widths, [f"{width:g}" for width in widths])
+    panel.minorticks_off()
+    panel.set_xlabel("width $N$")
+    panel.set_ylabel("time of an update / rows of norm one")
+    figure.legend(loc="outside right upper")
     return figure

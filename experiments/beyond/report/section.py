@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
 from experiments.beyond.config import Sizes
-from experiments.beyond.report import figures, findings, rules, rules_convolution, rules_during
+from experiments.beyond.report import figures, findings, rules, rules_convolution, rules_during, rules_orthogonal
 
 OPENING = """
 The BSNN paper's theory is about infinite width and one layer. This study asks what happens in networks of finite width
@@ -37,14 +37,25 @@ SECTION = Section(
             "bands: from the smallest to the largest.",
             figures.during,
         ),
+        "orthogonal": Drawing(
+            "Test accuracy of GPN networks under each constraint on W, at the rate of the lowest training loss. Marks: "
+            "one draw each; bars: their mean.",
+            figures.orthogonal,
+        ),
+        "orthogonal_cost": Drawing(
+            "Time of an update under each constraint over that with rows of norm one. Dotted: not orthogonal; dashed: "
+            "the share of matrix products alone.",
+            figures.orthogonal_cost,
+        ),
     },
-    rules=(rules.rules, rules_during.rules, rules_convolution.rules),
+    rules=(rules.rules, rules_during.rules, rules_convolution.rules, rules_orthogonal.rules),
     findings=(
         findings.meaning_of_the_law,
         findings.depth_and_width,
         findings.isometry,
         findings.in_training,
         findings.convolutions,
+        findings.constraints,
     ),
     differences=(
         "Not fixed blind: trial numbers of all parts were known when the rules were written, and some rules were "

@@ -1,0 +1,70 @@
+r"""Stochastic gradient descent with an orthogonalised update (Muon, Jordan et al., 2024).
+
+    M <- mu M + (1 - mu) G,    U = orthogonalised((1 - mu) G + mu M),    W <- W - eta U
+
+U is near the polar factor of the velocity: five iterations of Newton and Schulz's kind with the coefficients of Muon,
+X <- a X + (b X X^T + c (X X^T)^2) X, take its singular values to between 0.7 and 1.2. torch.optim.Muon does the same
+for one matrix at a time in bfloat16; this is for stacks of square matrices, in their own precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+
+
+def orthogonalised(X: Tensor) -> Tensor:
+    """Take the singular values of matrices (K, N, N) near 1; those of a zero matrix stay 0."""
+    a, b, c = COEFFICIENTS
+    X = X / torch.linalg.vector_norm(X, dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    for _ in range(ITERATIONS):
+        square = X @ X.mT
+        X = a * X + (b * square + c * square @ square) @ X
+    return X
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for square matrices (N, N) or stacks of them (..., N, N).
+
+    Args:
+        params: the matrices.
+        lr: eta, the length of an update's singular values.
+        momentum: mu.
+
+    Raises ValueError for settings out of range and for parameters that aren't square matrices.
+    """
+
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
+        if not lr > 0:
+            raise ValueError(f"lr: expected a number > 0, found {lr}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum: expected a number in [0, 1), found {momentum}")
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.dim() < 2 or parameter.shape[-1] != parameter.shape[-2]:
+                    raise ValueError(f"expected square matrices (..., N, N), found {tuple(parameter.shape)}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Take one update. closure: as in every torch optimiser."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                velocity = state.setdefault("momentum_buffer", torch.zeros_like(parameter))
+                velocity.lerp_(parameter.grad, 1 - group["momentum"])
+                ahead = parameter.grad.lerp(velocity, group["momentum"])
+                square = ahead.reshape(-1, *ahead.shape[-2:])
+                parameter.sub_(group["lr"] * orthogonalised(square).view_as(parameter))
+        return loss
