@@ -24,6 +24,8 @@ Columns, after those that name the unit
   biases       (widths, biases) law, activate_last, zero of `members` networks at one input; theory: Theorems 8 and 9
   length       (width, phi) layer, mean, error (its standard error), median, zero (share with q = 0) of q^l at He's
                variance; predicted: equation 2; relu_relative_variance: bsnn.collapse.probability.relative_variance
+  theorems     (law, biases) statement, networks that it is about, holds: for how many of them; largest gradient that
+               should be 0 (LSUV: share of dead networks)
   targets, optimisers, losses, remedies: experiments.collapse.training
                (target, initialisation, optimiser, loss, method) member; dead_at_start: it is the zero function;
                outcome, at_mean, at_median, value, error, dead: bsnn.collapse.fate; curve: the first output of a few
@@ -41,6 +43,7 @@ from bsnn.launch import entry
 from experiments import study
 from experiments.collapse.config import CollapseConfig
 from experiments.collapse.random import biases, chain, length, orthogonal, probability, safe, workers
+from experiments.collapse.theorems import theorems
 from experiments.collapse.training import METHODS, Run, TrainSizes, work
 from experiments.units import Work
 
@@ -90,6 +93,8 @@ PARTS = {
     "orthogonal": orthogonal,
     # Section 5.2: batch norm, SELU, weight normalisation, dropout.
     "remedies": remedies,
+    # Theorems 1, 5 and 6, Corollary 2, Lemma 3: what holds of networks that are constant.
+    "theorems": theorems,
 }
 study.register("collapse", CollapseConfig)
 

@@ -37,6 +37,13 @@ class BiasSizes:
 
 
 @dataclass
+class TheoremSizes:
+    members: int = MISSING
+    depth: int = MISSING
+    points: int = MISSING  # inputs on the domain
+
+
+@dataclass
 class Sizes:
     """conf/collapse/<budget>.yaml."""
 
@@ -50,6 +57,7 @@ class Sizes:
     safe: SafeSizes = field(default_factory=SafeSizes)
     orthogonal: SweepSizes = field(default_factory=SweepSizes)
     remedies: TrainSizes = field(default_factory=TrainSizes)
+    theorems: TheoremSizes = field(default_factory=TheoremSizes)
 
 
 @dataclass

@@ -29,6 +29,8 @@ Columns   talk        draw; weights (std of the entries, or gpn: orthogonal, and
                       eta, step, loss (before that step), moved (||V_after - V_before||_F / sqrt(L))
           tricks      method, seed; function, rate, step and the other entries of bsnn.vanishing.equal_steps.Point
           epsilon     eps, rate, and the same entries
+          approximation  target, family, terms; largest |F - f| and root mean square on [0, 1]
+          isometry    function (GPN versions), rho; ratio of squared distances after and before a wide layer
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from omegaconf import DictConfig
 from bsnn.config import CONF
 from bsnn.launch import entry
 from experiments import study
-from experiments.vanishing import descent
+from experiments.vanishing import approximation, descent
 from experiments.vanishing import random as random_networks
 from experiments.vanishing.config import VanishingConfig
 
@@ -62,6 +64,10 @@ PARTS = {
     "tricks": descent.tricks,
     # Adam on a network whose gradients are far below its eps.
     "epsilon": descent.epsilon,
+    # Sums of simple functions and compositions against a function on [0, 1].
+    "approximation": approximation.approximation,
+    # Distances that a layer keeps: only linear ones keep all of them.
+    "isometry": approximation.isometry,
 }
 study.register("vanishing", VanishingConfig)
 

@@ -87,6 +87,16 @@ class EpsilonSizes:
 
 
 @dataclass
+class ApproximationSizes:
+    terms: list[int] = MISSING
+
+
+@dataclass
+class IsometrySizes:
+    points: int = MISSING
+
+
+@dataclass
 class Sizes:
     talk: TalkSizes = field(default_factory=TalkSizes)
     selu: SeluSizes = field(default_factory=SeluSizes)
@@ -97,6 +107,8 @@ class Sizes:
     deep: DeepSizes = field(default_factory=DeepSizes)
     tricks: TricksSizes = field(default_factory=TricksSizes)
     epsilon: EpsilonSizes = field(default_factory=EpsilonSizes)
+    approximation: ApproximationSizes = field(default_factory=ApproximationSizes)
+    isometry: IsometrySizes = field(default_factory=IsometrySizes)
 
 
 @dataclass

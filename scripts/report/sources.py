@@ -84,9 +84,14 @@ ROWS = (
         "section 4, the talk's limitation: assumptions during training; rows of norm one against orthogonality",
         {
             "beyond": r"BSNN paper, section 4, in training|"
-            r"ours, from (talk, limitation|BSNN paper, (section (2\.3|3\.2)|introduction))"
+            r"ours, from (talk, limitation|BSNN paper, (section (2\.3|3\.2)|introduction))|"
+            r"BSNN paper, section 3\.2, cost"
         },
-        open="training with exact orthogonality isn't measured, only how far W leaves it",
+    ),
+    Row(
+        BSNN,
+        "GPN beside its rivals, tuned alike: edge of chaos, SELU, shaped and tailored functions, batch norm, residual",
+        {"beyond": r"ours, (rivals|bsnn\.beyond\.rivals)"},
     ),
     Row(
         BSNN,
@@ -105,10 +110,16 @@ ROWS = (
         {"vanishing": r"talk, (gradient|theta|a simple)"},
     ),
     Row(TALK, "tricks: Adam, batch norm, clipping, shortcuts", {"vanishing": "(ours, from )?talk, tricks"}),
-    Row(TALK, "function approximation; Mazur and Ulam", open="not measured"),
-    Row(LECTURE, "section 8: approximation in sup norm and L2", open="not measured"),
     Row(
-        LECTURE, "equation (23), slopes, small and large weights, fewer factors", {"vanishing": "(ours, from )?lecture"}
+        TALK,
+        "function approximation; Mazur and Ulam",
+        {"vanishing": "talk, (function approximation|Mazur-Ulam)"},
+    ),
+    Row(LECTURE, "section 8: approximation in sup norm and L2", {"vanishing": "lecture, section 8"}),
+    Row(
+        LECTURE,
+        "equation (23), slopes, small and large weights, fewer factors",
+        {"vanishing": "(ours, from )?lecture(?!, section 8)"},
     ),
     Row(
         SHRINKAGE,
@@ -156,7 +167,8 @@ ROWS = (
     Row(
         COLLAPSE,
         "Theorem 1, Corollary 2, Lemma 3, Theorems 5 and 6; layer-sequential unit variance; remedies at other widths",
-        open="not measured",
+        {"collapse": r"Theorem [156]$|Corollary 2|Lemma 3|section 5\.2, LSUV"},
+        open="remedies at other widths than the paper's 2: the paper shows none",
     ),
 )
 

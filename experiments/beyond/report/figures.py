@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from bsnn import paper, plotting
 from bsnn.engine.reference import ORTHOGONAL
-from experiments.beyond.report.rules_orthogonal import best, cost
+from experiments.beyond.report.rules_orthogonal import cost
 
 KEYS = ["function", "depth", "width"]
 
@@ -127,31 +127,44 @@ def convolution(convolution: pd.DataFrame) -> Figure:
 
 
 def orthogonal(orthogonal: pd.DataFrame) -> Figure:
-    """Plot test accuracy under each constraint at its best rate: every draw, and the mean."""
-    rows = best(orthogonal)
-    constraints = list(dict.fromkeys(orthogonal.constraint))
+    """Plot test accuracy under each constraint at the smallest and the largest rate: every draw, and the mean."""
+    constraints, rates = list(dict.fromkeys(orthogonal.constraint)), sorted(orthogonal.rate.unique())
+    ends = [rates[0], rates[-1]] if len(rates) > 1 else rates
     looks = plotting.looks(dict.fromkeys(orthogonal.function))
-    figure, axes = plotting.figure(1, len(looks), size=(plotting.PAGE_WIDTH, 2.8), sharey=True)
+    figure, axes = plotting.figure(1, len(looks), size=(plotting.PAGE_WIDTH, 3.0), sharey=True)
     for panel, (name, look), letter in zip(axes[0], looks.items(), "abcdef", strict=False):
-        for place, constraint in enumerate(constraints):
-            of = rows[(rows.function == name) & (rows.constraint == constraint)].test_accuracy
-            panel.plot([place] * len(of), of, look.marker, color=look.color, markersize=3.5, markerfacecolor="none")
-            panel.plot([place - 0.3, place + 0.3], [of.mean()] * 2, color=look.color, linewidth=1.5)
+        for end, rate in enumerate(ends):
+            fill = look.color if end else "none"
+            for place, constraint in enumerate(constraints):
+                at = place + 0.2 * (2 * end - 1)
+                rows = orthogonal[(orthogonal.function == name) & (orthogonal.rate == rate)]
+                of = rows[rows.constraint == constraint].test_accuracy
+                panel.plot([at] * len(of), of, look.marker, color=look.color, markersize=3, markerfacecolor=fill)
+                panel.plot([at - 0.17, at + 0.17], [of.mean()] * 2, color=look.color, linewidth=1.5)
         panel.set_xticks(range(len(constraints)), [one.replace("_", "\n") for one in constraints], rotation=60)
         panel.set_title(f"({letter})  {paper.LABELS[name]}-GPN", loc="left")
+        panel.grid(visible=False, axis="x")
     axes[0, 0].set_ylabel("test accuracy, %")
+    handles = [
+        Line2D(
+            [], [], label=f"learning rate {rate:g}", linestyle="none", color=plotting.GREY, marker="o", markersize=4,
+            markerfacecolor=plotting.GREY if end else "none",
+        )
+        for end, rate in enumerate(ends)
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure
 
 
 def orthogonal_cost(orthogonal_cost: pd.DataFrame) -> Figure:
     """Plot an update's time over that with rows of norm one against the width, and what matrix products predict."""
-    ratios = cost(orthogonal_cost).drop(columns="row")
-    ratios = ratios[[name for name in dict.fromkeys(orthogonal_cost.constraint) if name in ratios]]
+    ratios = cost(orthogonal_cost)
     figure, axes = plotting.figure(1, 1, size=(plotting.PAGE_WIDTH * 0.62, 3.2))
     panel = axes[0, 0]
-    for name, look in plotting.looks(ratios.columns).items():
-        style = "-" if name in ORTHOGONAL else ":"
-        panel.plot(ratios.index, ratios[name], **look.line(markers=1, linewidth=1.2, linestyle=style, label=name))
+    for name, look in plotting.looks(ORTHOGONAL).items():
+        panel.plot(ratios.index, ratios[name], **look.line(markers=1, linewidth=1.2, label=name))
+    for name, style in (("weight_norm", "-."), ("free", ":")):
+        panel.plot(ratios.index, ratios[name], color="black", linestyle=style, linewidth=1.0, label=name)
     widths = np.array(ratios.index, dtype=float)
     products = 1 + 4 * widths / (3 * orthogonal_cost.batch.max())
     panel.plot(widths, products, color=plotting.GREY, linewidth=0.8, linestyle="--", label="products, 1 + 4 N / 3 B")
@@ -163,4 +176,25 @@ def orthogonal_cost(orthogonal_cost: pd.DataFrame) -> Figure:
     panel.set_xlabel("width $N$")
     panel.set_ylabel("time of an update / rows of norm one")
     figure.legend(loc="outside right upper")
+    return figure
+
+
+def rivals(rivals: pd.DataFrame) -> Figure:
+    """Plot every method's test accuracies and first gradient ratios, a mark for each seed; best method on top."""
+    test = rivals[rivals.stage == "test"]
+    order = test.groupby("method", sort=False).accuracy.mean().sort_values(kind="stable").index
+    figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 4.2), sharey=True, width_ratios=[3, 2])
+    for place, method in enumerate(order):
+        rows = test[test.method == method]
+        color = plotting.LOOKS["tanh"].color if "GPN" in method else "black"
+        axes[0, 0].plot(rows.accuracy, [place] * len(rows), "o", color=color, markersize=3.5, markerfacecolor="none")
+        axes[0, 0].plot([rows.accuracy.mean()] * 2, [place - 0.3, place + 0.3], color=color, linewidth=1.5)
+        finite = rows.ratio[np.isfinite(rows.ratio)]
+        axes[0, 1].plot(finite, [place] * len(finite), "o", color=color, markersize=3.5, markerfacecolor="none")
+    axes[0, 0].set_yticks(range(len(order)), order)
+    axes[0, 0].set_xlabel("test accuracy, %")
+    axes[0, 0].set_title("(a)  after equally many updates", loc="left")
+    axes[0, 1].set_xscale("log")
+    axes[0, 1].set_xlabel("max / min layer gradient")
+    axes[0, 1].set_title("(b)  first update", loc="left")
     return figure

@@ -48,7 +48,7 @@ def stays_nonlinear(during: pd.DataFrame) -> Judged:
 
 @rules.states(
     "ours, from BSNN paper, section 3.2",
-    "rows of norm one keep W near orthogonal while a GPN network trains: the relaxation costs nothing yet",
+    "rows of norm one keep W near orthogonal while a GPN network trains, at the paper's learning rate",
     rule=f"||W W^T - I||_F / sqrt(N) at most {NEAR_ORTHOGONAL:g} in every layer shown and at every step, GPN",
 )
 def stays_orthogonal(during: pd.DataFrame) -> Judged:

@@ -129,9 +129,10 @@ def narrow(narrow: Table) -> Figure:
     for panel, width in zip(axes[0], widths, strict=True):
         for name, look in plotting.looks(paper.ACTIVATIONS).items():
             rows = frame.query("law == @law and width == @width and function == @name and gpn")
-            panel.plot(
-                rows.layer, scale.place(_floored(rows["median"])), label=paper.LABELS[name], **look.line(linewidth=1.1)
-            )
+            every = max(1, len(rows) // 4)
+            place = len(panel.lines) % every  # curves that agree have their marks side by side
+            style = look.line(markers=1, linewidth=1.1, markersize=3, markevery=(place, every))
+            panel.plot(rows.layer, scale.place(_floored(rows["median"])), label=paper.LABELS[name], **style)
         panel.set_title(f"width {width}", loc="left")
         panel.set_xlabel("functions passed")
     scale.mark(axes[0, -1])
@@ -190,6 +191,7 @@ def table2(table2: Table) -> Figure:
                     color=look.color,
                     label=paper.LABELS[name],
                     markersize=5,
+                    markerfacecolor="none",  # equal values stay visible
                 )
             if row == 1:
                 panel.set_xlabel(title, fontsize=7)

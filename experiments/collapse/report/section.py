@@ -9,7 +9,7 @@ from bsnn.collapse.fate import CLOSE, EXCESS, FLAT, NEAR, PART
 from bsnn.results.section import Drawing, Section, publish
 from experiments.collapse import training
 from experiments.collapse.config import Sizes
-from experiments.collapse.report import figures, findings, rules, rules_escapes, rules_random
+from experiments.collapse.report import figures, findings, rules, rules_escapes, rules_random, rules_theorems
 
 SECTION = Section(
     study="collapse",
@@ -43,7 +43,7 @@ SECTION = Section(
         ),
         "remedies": Drawing("Section 5.2: what becomes of networks, by remedy.", figures.by_remedy),
     },
-    rules=(rules.rules, rules_random.rules, rules_escapes.rules),
+    rules=(rules.rules, rules_random.rules, rules_escapes.rules, rules_theorems.rules),
     findings=(
         findings.theorem_10,
         findings.bounds,

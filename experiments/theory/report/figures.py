@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -79,20 +81,33 @@ def lemma3(lemma3: Table) -> Figure:
     ratio = (frame.below + frame.above) / frame.bound
     figure, axes = plotting.figure(1, 1, size=(5.2, 3.4))
     panel = axes[0, 0]
-    deltas = sorted(frame.delta.unique())
-    shades = np.linspace(0.15, 0.9, len(deltas))
-    for delta, shade in zip(deltas, shades, strict=True):
+    top = 1e12
+    for delta in sorted(frame.delta.unique())[::2]:  # every second one: all of them are in the table
         rows = (frame.delta == delta) & (ratio > 0)
-        color = (0.95 * shade, 0.25 + 0.2 * shade, 0.75 - 0.65 * shade)
-        panel.plot(frame.width[rows], ratio[rows], "o-", color=color, markersize=3, label=f"{delta:g}")
+        width, height = frame.width[rows].to_numpy(dtype=float), ratio[rows].to_numpy(dtype=float)
+        panel.plot(width, height, "o-", color="black", markersize=2.5, linewidth=0.9)
+        out = np.flatnonzero(height > top)
+        if len(out):  # where the line leaves at the top
+            last = np.log(height[out[0] - 1 : out[0] + 1])
+            at = np.log(width[out[0] - 1 : out[0] + 1])
+            end = (np.exp(np.interp(math.log(top), last, at)), top)
+        else:
+            end = (width[-1], height[-1])
+        side = "left" if not len(out) else "right" if delta == frame.delta.max() else "center"
+        panel.annotate(
+            f"{delta:g}", end, (0, 4) if len(out) else (5, 0), textcoords="offset points", annotation_clip=False,
+            ha=side, va="bottom" if len(out) else "center", fontsize=7,
+        )  # fmt: skip
     panel.axhline(1, color="black", linewidth=0.9)
     panel.set_xscale("log")
     panel.set_yscale("log")
-    panel.set_ylim(1e-2, 1e12)
-    panel.text(0.02, 0.98, "larger than the lemma allows", transform=panel.transAxes, va="top", color=plotting.GREY)
+    panel.set_ylim(1e-2, top)
+    panel.text(0.02, 0.97, "larger than the lemma allows", transform=panel.transAxes, va="top", color=plotting.GREY)
+    panel.text(
+        1.0, 1.06, r"$\delta$, at the lines' ends", transform=panel.transAxes, ha="right", va="bottom", fontsize=8
+    )
     panel.set_xlabel("dimension $d$")
     panel.set_ylabel(r"$P\{|\,\|z\|-\sqrt{d}\,| > \delta\sqrt{d}\}\;/\;2e^{-d\delta^2}$")
-    panel.legend(title=r"$\delta$", loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
 from experiments.vanishing.config import Sizes
-from experiments.vanishing.report import figures, findings, rules, rules_descent
+from experiments.vanishing.report import figures, findings, rules, rules_approximation, rules_descent
 
 SECTION = Section(
     study="vanishing",
@@ -48,7 +48,7 @@ SECTION = Section(
             figures.tricks,
         ),
     },
-    rules=(rules.rules, rules_descent.rules),
+    rules=(rules.rules, rules_descent.rules, rules_approximation.rules),
     findings=(
         findings.talk,
         findings.chain,
