@@ -111,12 +111,15 @@ def theorem_6(stack: NarrowStack, x: Tensor) -> list[Row]:
 
     y is made for each network: itself where no layer is dead; where one is, itself and a square wave of mean 0.
     """
-    dead_KB = last_dead_layer(stack, x) > 0
+    last_KB = last_dead_layer(stack, x)
+    dead_KB = last_KB > 0
+    # Of one layer: two pieces with a living gap between grid points would pass for one.
+    one_K = torch.where(dead_KB, last_KB, stack.depth).amin(dim=1) == last_KB.amax(dim=1)
     share_K = dead_KB.double().mean(dim=1)
     output_KBC = stack(x).detach()
     joined_K = (dead_KB[:, 1:] != dead_KB[:, :-1]).sum(dim=1) == 1  # one piece, at an end of the domain
     even_K = dead_KB.sum(dim=1) % 2 == 0
-    about_K = joined_K & even_K & (share_K >= PIECE) & (share_K <= 1 - PIECE) & ~is_constant(output_KBC)
+    about_K = joined_K & one_K & even_K & (share_K >= PIECE) & (share_K <= 1 - PIECE) & ~is_constant(output_KBC)
     wave_KB = torch.where(dead_KB, (-1.0) ** dead_KB.cumsum(dim=1).double(), 0.0)
     y_KBC = output_KBC + wave_KB[:, :, None]
     largest_K = torch.stack([one for pair in gradients(stack, x, y_KBC) for one in pair]).amax(dim=0)
