@@ -22,8 +22,6 @@ from bsnn.optim.muon import Muon
 from bsnn.randomness import Purpose, generator
 
 MOMENTUM = 0.9
-BIAS_VARIANCE = 2e-5
-"""Of the edge of chaos: s_w^2 = 1.05 for Tanh, as Xiao et al. (ICML 2018) train 10 000 convolutional layers."""
 STREAM = 4
 """Of Purpose.BEYOND, for Gaussian weights and biases; experiments.beyond.config has the other parts'."""
 
@@ -62,8 +60,8 @@ METHODS = {
     "ReLU-GPN": Method(_gpn(nn.ReLU()), rows=True),
     "Tanh, edge of chaos": Method(
         lambda depth: torch.tanh,
-        gain=math.sqrt(rivals.edge_of_chaos(torch.tanh, BIAS_VARIANCE)[0]),
-        bias_variance=BIAS_VARIANCE,
+        gain=math.sqrt(rivals.edge_of_chaos(torch.tanh, rivals.BIAS_VARIANCE)[0]),
+        bias_variance=rivals.BIAS_VARIANCE,
     ),
     "SELU": Method(lambda depth: F.selu, gaussian=True),
     "Tanh, deep kernel shaping": Method(lambda depth: rivals.deep_kernel_shaped(torch.tanh, depth)),

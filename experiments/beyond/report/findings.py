@@ -204,6 +204,7 @@ def rivals(rivals: Table) -> list[str]:
         "one linear but for about 1 / L, so that different inputs stay different up to the top, where the GPN function "
         "of Tanh itself brings them together (the studies of representations show how fast). So normalisation keeps "
         "the gradient's size, and does not decide what a deep network learns first. Few updates favour what learns "
-        "early, and say nothing about where a method ends.",
+        "early, and say nothing about where a method ends; and the law for Fig. 3 asks GPN networks for a width in "
+        "proportion to their depth.",
         table(head, rows),
     ]
