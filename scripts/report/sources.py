@@ -165,7 +165,11 @@ ROWS = (
             "bridge": r"collapse paper, Theorem",
         },
     ),
-    Row(COLLAPSE, "section 5.2: remedies", {"collapse": r"section 5\.2", "bridge": r"collapse paper, section 5\.2"}),
+    Row(
+        COLLAPSE,
+        "section 5.2: remedies",
+        {"collapse": r"section 5\.2(?!, LSUV)", "bridge": r"collapse paper, section 5\.2"},
+    ),
     Row(
         COLLAPSE,
         "Theorem 1, Corollary 2, Lemma 3, Theorems 5 and 6; layer-sequential unit variance; remedies at other widths",
