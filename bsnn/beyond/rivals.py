@@ -33,7 +33,7 @@ ZETA, TAU, ETA = 1.5, 0.3, 0.9
 BIAS_VARIANCE = 2e-5
 """s_b^2 of the edge of chaos: s_w^2 = 1.05 for Tanh, as Xiao et al. (ICML 2018) train 10 000 convolutional layers."""
 _NODES = 200
-"""Of Gauss and Hermite's rule, exact to rounding for the smooth functions here."""
+"""Nodes of Gauss and Hermite's rule, exact to rounding for the smooth functions here."""
 
 
 class Shaped(nn.Module):

@@ -9,10 +9,13 @@ for one matrix at a time in bfloat16; this is for stacks of square matrices, in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from bsnn.optim.base import OnSquareMatrices, stacked
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
@@ -28,7 +31,7 @@ def orthogonalised(X: Tensor) -> Tensor:
     return X
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(OnSquareMatrices):
     """Muon for square matrices (N, N) or stacks of them (..., N, N).
 
     Args:
@@ -40,31 +43,9 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
-        if not lr > 0:
-            raise ValueError(f"lr: expected a number > 0, found {lr}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum: expected a number in [0, 1), found {momentum}")
-        super().__init__(params, {"lr": lr, "momentum": momentum})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.dim() < 2 or parameter.shape[-1] != parameter.shape[-2]:
-                    raise ValueError(f"expected square matrices (..., N, N), found {tuple(parameter.shape)}")
+        super().__init__(params, lr, momentum)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one update. closure: as in every torch optimiser."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                velocity = state.setdefault("momentum_buffer", torch.zeros_like(parameter))
-                velocity.lerp_(parameter.grad, 1 - group["momentum"])
-                ahead = parameter.grad.lerp(velocity, group["momentum"])
-                square = ahead.reshape(-1, *ahead.shape[-2:])
-                parameter.sub_(group["lr"] * orthogonalised(square).view_as(parameter))
-        return loss
+    def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        velocity = self.velocity(parameter).lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(velocity, group["momentum"])
+        parameter.sub_(group["lr"] * orthogonalised(stacked(ahead)).view_as(parameter))

@@ -21,10 +21,13 @@ Rounding errors of the first three are taken out by an iteration of Newton and S
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from bsnn.optim.base import OnSquareMatrices, stacked
 
 METHODS = ("polar", "qr", "cayley", "landing")
 SAFE = 0.1
@@ -63,8 +66,11 @@ def polar(Y: Tensor) -> Tensor:
 
 
 def _qr(Y: Tensor) -> Tensor:
-    """The factor Q of Y^T = Q R, transposed. Y Y^T = R^T R gives R by Cholesky's method where Y is near orthogonal, so
-    that this is exact enough; it is faster than Householder's reflections."""
+    """Compute the factor Q of Y^T = Q R, transposed.
+
+    Y Y^T = R^T R gives R by Cholesky's method where Y is near orthogonal, so that this is exact enough; it is faster
+    than Householder's reflections.
+    """
     R_T, failed = torch.linalg.cholesky_ex(Y @ Y.mT)
     Q_T: Tensor
     if not bool(failed.any()) and float(R_T.diagonal(dim1=-2, dim2=-1).amin()) > _NEAR:
@@ -76,7 +82,7 @@ def _qr(Y: Tensor) -> Tensor:
     return Q_T
 
 
-class OrthogonalSGD(torch.optim.Optimizer):
+class OrthogonalSGD(OnSquareMatrices):
     """SGD with momentum that keeps square matrices exactly orthogonal.
 
     Args:
@@ -96,41 +102,16 @@ class OrthogonalSGD(torch.optim.Optimizer):
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.0, method: str = "polar") -> None:
-        if not lr > 0:
-            raise ValueError(f"lr: expected a number > 0, found {lr}")
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum: expected a number in [0, 1), found {momentum}")
         if method not in METHODS:
             raise ValueError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
-        super().__init__(params, {"lr": lr, "momentum": momentum, "method": method})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.dim() < 2 or parameter.shape[-1] != parameter.shape[-2]:
-                    raise ValueError(f"expected square matrices (..., N, N), found {tuple(parameter.shape)}")
+        super().__init__(params, lr, momentum, method=method)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one update. closure: as in every torch optimiser."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                W = parameter.view(-1, *parameter.shape[-2:])
-                G = parameter.grad.reshape(W.shape)
-                P = G @ W.mT
-                A = (P - P.mT) / 2
-                state = self.state[parameter]
-                if "momentum_buffer" in state:
-                    M = state["momentum_buffer"].view_as(W).mul_(group["momentum"]).add_(A)
-                else:
-                    state["momentum_buffer"] = A.view_as(parameter)
-                    M = A
-                W.copy_(_moved(W, M, group["lr"], group["method"]))
-        return loss
+    def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        W = stacked(parameter)
+        P = stacked(gradient) @ W.mT
+        A = (P - P.mT) / 2
+        M = stacked(self.velocity(parameter).mul_(group["momentum"]).add_(A.view_as(parameter)))
+        parameter.copy_(_moved(W, M, group["lr"], group["method"]).view_as(parameter))
 
 
 def _moved(W: Tensor, M: Tensor, rate: float, method: str) -> Tensor:

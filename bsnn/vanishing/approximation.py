@@ -76,7 +76,7 @@ SUMS: dict[str, Callable[[Function, int], Function]] = {
     "radial": radial,
 }
 JUMP = 1 / np.pi
-"""Of the step, no node of any N."""
+"""The place where the step jumps, no node of any N."""
 TARGETS: dict[str, Function] = {
     "square": lambda x: x**2,
     "abs": lambda x: np.abs(x - 0.3),

@@ -88,7 +88,7 @@ def steps_until(
     s: float = EXACT,
     most: int = 100_000,
 ) -> NDArray[np.float64]:
-    """By running it, the first k with ||theta_k|| <= tolerance ||theta_0||, for every step size side by side.
+    """Run it to find the first k with ||theta_k|| <= tolerance ||theta_0||, for every step size side by side.
 
     inf where that takes more than `most` steps, or where ||theta|| has grown a million times.
     """

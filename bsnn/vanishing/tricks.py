@@ -22,10 +22,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from bsnn.activations import value_and_slope
 from bsnn.network import BSNN, Signals
+from bsnn.optim.base import EachParameter
 from bsnn.quadrature import gaussian_moments
 
 
-class NormalisedSGD(torch.optim.Optimizer):
+class NormalisedSGD(EachParameter):
     """An optimiser that moves every layer by exactly lr in the Frobenius norm, whatever the size of its gradient.
 
     Args:
@@ -43,22 +44,11 @@ class NormalisedSGD(torch.optim.Optimizer):
             raise ValueError(f"lr: expected a number > 0, found {lr}")
         super().__init__(params, {"lr": lr, "stacked": False})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """Take one update. closure: as in every torch optimiser."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                axes = tuple(range(1 if group["stacked"] else 0, parameter.dim()))
-                norm = torch.linalg.vector_norm(parameter.grad, dim=axes, keepdim=True, dtype=torch.float64)
-                norm = norm.masked_fill_(norm < torch.finfo(parameter.dtype).tiny, math.inf).to(parameter.dtype)
-                parameter.sub_(parameter.grad / norm, alpha=group["lr"])
-        return loss
+    def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        axes = tuple(range(1 if group["stacked"] else 0, parameter.dim()))
+        norm = torch.linalg.vector_norm(gradient, dim=axes, keepdim=True, dtype=torch.float64)
+        norm = norm.masked_fill_(norm < torch.finfo(parameter.dtype).tiny, math.inf).to(parameter.dtype)
+        parameter.sub_(gradient / norm, alpha=group["lr"])
 
 
 def normalised_sgd(network: BSNN, lr: float) -> NormalisedSGD:

@@ -1,1 +1,1 @@
-"""What the paper's theory leaves open, measured."""
+"""The study of what the paper's theory leaves open."""

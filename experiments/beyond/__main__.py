@@ -1,4 +1,4 @@
-"""What the paper's theory leaves open: finite width, Jacobians, training.
+"""Measure what the paper's theory leaves open: finite width, Jacobians, training, orthogonality, rivals.
 
     python -m experiments.beyond                          all parts; then:
     python -m experiments.beyond.report results/quick

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from omegaconf import MISSING
 
 from bsnn.activations import PAPER_ACTIVATIONS
-from bsnn.config import ActivationConfig, DatasetConfig, StudyConfig
+from bsnn.cell import Cell
+from bsnn.config import ActivationConfig, DatasetConfig, StudyConfig, TrainConfig
 from bsnn.gpn import GPN
 from bsnn.randomness import Purpose, generator
 
@@ -114,6 +116,12 @@ class BeyondConfig(StudyConfig):
     activations: dict[str, ActivationConfig] = field(default_factory=dict)  # of parts that train
     datasets: dict[str, DatasetConfig] = field(default_factory=dict)
     sizes: Sizes = field(default_factory=Sizes)
+
+
+def cell_of(config: BeyondConfig, dataset: str, function: str, seed: int, **settings: Any) -> Cell:
+    """Make the cell of a part that trains; settings: of bsnn.config.TrainConfig, where they aren't Table 2's."""
+    activation, data = config.activations[function], config.datasets[dataset]
+    return Cell.from_config(TrainConfig(activation=activation, dataset=data, epochs=1, **settings)).with_seed(seed)
 
 
 def stream(config: BeyondConfig, part: str, *index: int) -> torch.Generator:

@@ -31,7 +31,7 @@ from experiments.units import Row, Unit, Work
 DATASET = "cifar10"
 VERSIONS = ("plain", "GPN", "GPN, Gaussian", "batch norm")
 STREAM = 3
-"""Of Purpose.BEYOND; experiments.beyond.config has the other parts'."""
+"""The stream of this part, an index of Purpose.BEYOND; experiments.beyond.config has other parts'."""
 MOMENTUM = 0.9
 BATCH = 64
 

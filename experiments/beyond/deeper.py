@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 
 from bsnn.cell import Cell
-from bsnn.config import TrainConfig
 from bsnn.data import load
 from bsnn.results import provenance
 from bsnn.results.tables import unfinished_folder
 from bsnn.training import loop
-from experiments.beyond.config import BeyondConfig
+from experiments.beyond.config import BeyondConfig, cell_of
 from experiments.units import Row, Unit, Work
 
 DATASET = "mnist"
@@ -24,21 +23,8 @@ def deeper(config: BeyondConfig) -> Work:
     units = list(zip(sizes.depths, sizes.widths, strict=True))
 
     def cells(depth: int, width: int, updates: int | None) -> list[Cell]:
-        return [
-            Cell.from_config(
-                TrainConfig(
-                    activation=config.activations[name],
-                    dataset=config.datasets[DATASET],
-                    gpn=True,
-                    depth=depth,
-                    width=width,
-                    epochs=1,
-                    max_steps=updates,
-                    evaluations_per_epoch=1,
-                )
-            ).with_seed(config.seed)
-            for name in sizes.functions
-        ]
+        settings = {"gpn": True, "depth": depth, "width": width, "max_steps": updates, "evaluations_per_epoch": 1}
+        return [cell_of(config, DATASET, name, config.seed, **settings) for name in sizes.functions]
 
     def rows(unit: Unit) -> list[Row]:
         depth, width = int(str(unit[0])), int(str(unit[1]))

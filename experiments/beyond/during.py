@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from bsnn.beyond.jacobian import jacobian, participation
 from bsnn.cell import Cell
-from bsnn.config import TrainConfig
 from bsnn.data import Dataset, load
 from bsnn.engine.reference import initial_network
 from bsnn.network import BSNN
@@ -24,7 +23,7 @@ from bsnn.results.claims_synthetic import NEAR_ONE
 from bsnn.results.tables import unfinished_folder
 from bsnn.training import loop
 from bsnn.training.checkpoints import load_network
-from experiments.beyond.config import BeyondConfig
+from experiments.beyond.config import BeyondConfig, cell_of
 from experiments.units import Row, Unit, Work
 
 DATASET = "mnist"
@@ -39,26 +38,15 @@ def during(config: BeyondConfig) -> Work:
     sizes = config.sizes.during
     units = [(version, name) for version in VERSIONS for name in sizes.functions]
 
-    def cell_of(version: str, name: str, depth: int, width: int, updates: int) -> Cell:
+    def versioned(version: str, name: str, depth: int, width: int, updates: int) -> Cell:
         gpn, batch_norm = VERSIONS[version]
-        return Cell.from_config(
-            TrainConfig(
-                activation=config.activations[name],
-                dataset=config.datasets[DATASET],
-                gpn=gpn,
-                batch_norm=batch_norm,
-                depth=depth,
-                width=width,
-                epochs=1,
-                max_steps=updates,
-                evaluations_per_epoch=1,
-            )
-        ).with_seed(config.seed)
+        settings = {"depth": depth, "width": width, "max_steps": updates, "evaluations_per_epoch": 1}
+        return cell_of(config, DATASET, name, config.seed, gpn=gpn, batch_norm=batch_norm, **settings)
 
     def rows(unit: Unit) -> list[Row]:
         data = load(DATASET, str(provenance.choose_device(config.device)))
         version, name = map(str, unit)
-        cell = cell_of(version, name, sizes.depth, sizes.width, max(sizes.updates))
+        cell = versioned(version, name, sizes.depth, sizes.width, max(sizes.updates))
         folder = unfinished_folder(Path(config.results_dir) / config.budget.name / "beyond" / config.part)
         path = folder / f"{cell.id}.pt"
         path.unlink(missing_ok=True)  # of a unit that was killed; it may be further than the first update asked for
@@ -76,7 +64,7 @@ def during(config: BeyondConfig) -> Work:
             path.unlink(missing_ok=True)
         return found
 
-    depends = {"cells": [cell_of(version, name, 1, 2, 1).hash for version, name in units]}
+    depends = {"cells": [versioned(version, name, 1, 2, 1).hash for version, name in units]}
     return Work(("version", "function"), COLUMNS, units, rows, {"version": 1}, depends=depends, torch_threads=None)
 
 

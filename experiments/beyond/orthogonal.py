@@ -13,13 +13,13 @@ import time
 import torch
 
 from bsnn.cell import Cell
-from bsnn.config import CONSTRAINTS, TrainConfig
+from bsnn.config import CONSTRAINTS
 from bsnn.data import Dataset, load
 from bsnn.engine.reference import ReferenceStack
 from bsnn.optim.stiefel import deviation
 from bsnn.randomness import batch_order
 from bsnn.results import provenance
-from experiments.beyond.config import BeyondConfig
+from experiments.beyond.config import BeyondConfig, cell_of
 from experiments.units import Row, Unit, Work
 
 DATASET = "mnist"
@@ -29,21 +29,8 @@ LAST = 5
 
 def cells_of(config: BeyondConfig, name: str, rate: float, seed: int, depth: int, width: int) -> list[Cell]:
     """Make a GPN function's cell for every constraint."""
-    return [
-        Cell.from_config(
-            TrainConfig(
-                activation=config.activations[name],
-                dataset=config.datasets[DATASET],
-                gpn=True,
-                depth=depth,
-                width=width,
-                learning_rate=rate,
-                constraint=constraint,
-                epochs=1,
-            )
-        ).with_seed(seed)
-        for constraint in CONSTRAINTS
-    ]
+    settings = {"gpn": True, "depth": depth, "width": width, "learning_rate": rate}
+    return [cell_of(config, DATASET, name, seed, **settings, constraint=constraint) for constraint in CONSTRAINTS]
 
 
 def orthogonal(config: BeyondConfig) -> Work:

@@ -23,7 +23,7 @@ from bsnn.randomness import Purpose, generator
 
 MOMENTUM = 0.9
 STREAM = 4
-"""Of Purpose.BEYOND, for Gaussian weights and biases; experiments.beyond.config has the other parts'."""
+"""The stream of Gaussian weights and biases, an index of Purpose.BEYOND; experiments.beyond.config has other parts'."""
 
 
 @dataclass(frozen=True)
@@ -145,18 +145,18 @@ class Networks:
         h_BC = F.batch_norm(h_KBN.transpose(0, 1).reshape(B, K * N), mean, variance, training=training)
         return h_BC.view(B, K, N).transpose(0, 1)
 
-    def step(self, x_KBD: Tensor, y_KB: Tensor) -> Tensor:
-        """Take an update of every network; returns their mean losses before it, (K,)."""
+    def step(self, x_KBD: Tensor, y_KB: Tensor) -> tuple[Tensor, Tensor]:
+        """Take an update of every network; return mean losses (K,) and layers' gradient norms (K, L) before it."""
         loss_KB = F.cross_entropy(self.logits(x_KBD, training=True).transpose(1, 2), y_KB, reduction="none")
         loss_K = loss_KB.mean(dim=1)
-        gradients = torch.autograd.grad(loss_K.sum(), list(self.parameters.values()))
-        self.gradients = dict(zip(self.parameters, gradients, strict=True))
+        found = torch.autograd.grad(loss_K.sum(), list(self.parameters.values()))
+        gradients = dict(zip(self.parameters, found, strict=True))
         for k, (views, optimisers) in enumerate(self.optimisers):
             for name, view in views.items():
-                view.grad = self.gradients[name][k]
+                view.grad = gradients[name][k]
             for optimiser in optimisers:
                 optimiser.step()
-        return loss_K.detach()
+        return loss_K.detach(), torch.linalg.vector_norm(gradients["V"].double(), dim=(2, 3))
 
     @torch.no_grad()
     def accuracy(self, x_BD: Tensor, y_B: Tensor) -> Tensor:

@@ -86,9 +86,9 @@ def trained(
     try:
         for step in range(sizes.updates):
             chosen_KB = order_KS[:, torch.arange(step * BATCH, (step + 1) * BATCH) % len(x)]
-            losses.append(networks.step(x[chosen_KB], y[chosen_KB]))
+            loss_K, norms_KL = networks.step(x[chosen_KB], y[chosen_KB])
+            losses.append(loss_K)
             if step == 0:
-                norms_KL = torch.linalg.vector_norm(networks.gradients["V"].double(), dim=(2, 3))
                 ratio_K = norms_KL.amax(dim=1) / norms_KL.amin(dim=1)
         accuracy_K = networks.accuracy(*images)
     finally:

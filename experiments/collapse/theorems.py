@@ -18,7 +18,7 @@ from experiments.collapse.config import CollapseConfig, TheoremSizes
 from experiments.units import Row, Work
 
 STREAM = 7
-"""Of Purpose.COLLAPSE; experiments.collapse.random.STREAMS has the other parts'."""
+"""The stream of this part, an index of Purpose.COLLAPSE; experiments.collapse.random.STREAMS has other parts'."""
 WIDTH = 2
 LAWS = ("he", "he_uniform", "orthogonal")
 CONSTANT = 1e-12

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,9 +64,12 @@ def test_tailored_functions_conditions(depth: int) -> None:
 
 
 @pytest.mark.parametrize(("method", "made"), [("DKS", rivals.deep_kernel_shaped), ("TAT", rivals.tailored)])
-def test_the_package_of_the_methods_authors_agrees(method: str, made: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    dks = pytest.importorskip("dks.base.activation_transform")
+def test_the_package_of_the_methods_authors_agrees(
+    method: str, made: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dks = importlib.import_module("dks.base.activation_transform")
     monkeypatch.setattr(dks, "_QUADRATURE_ORDER", 1000)
+    monkeypatch.setattr(dks, "_ROOTS_CACHE_FILE", str(tmp_path / "roots_{}.npy"))  # else beside the package
     mine = made(torch.tanh, 10)  # type: ignore[operator]
     parameters = {
         "input_scale": mine.alpha, "input_shift": mine.beta, "output_scale": mine.a, "output_shift": mine.b / mine.a,
@@ -84,7 +89,7 @@ def test_the_package_of_the_methods_authors_agrees(method: str, made: object, mo
         assert rivals.leaky_relu_correlation(c, leaky.phi.negative_slope) == pytest.approx(float(their), abs=1e-12)
 
 
-def test_dks_solver_finds_the_same_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dks_solver_finds_the_same_shape() -> None:
     """201 activations: what the package's own solver finds, kept as numbers, for it takes half a minute."""
     shaped, tailored = rivals.deep_kernel_shaped(torch.tanh, 201), rivals.tailored(torch.tanh, 201)
     assert [shaped.alpha, shaped.beta, shaped.b / shaped.a, shaped.a] == pytest.approx(
@@ -117,7 +122,7 @@ def test_tailored_leaky_relu_takes_orthogonal_inputs_to_the_target() -> None:
 
 @pytest.mark.parametrize(("bias_variance", "weights"), [(0.05, 1.76), (2e-5, 1.05)])
 def test_edge_of_chaos_of_tanh(bias_variance: float, weights: float) -> None:
-    """As Schoenholz et al. and Xiao et al. print them, and by their definition."""
+    """Constants that Schoenholz et al. and Xiao et al. print, and their definition."""
     found, q = rivals.edge_of_chaos(torch.tanh, bias_variance)
     assert found == pytest.approx(weights, abs=0.005)
     assert found * mean(lambda z: math.tanh(math.sqrt(q) * z) ** 2) + bias_variance == pytest.approx(q, rel=1e-8)
@@ -142,7 +147,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_gpn_networks_are_bsnns_and_train_as_they_do() -> None:
-    networks, (x, y) = made("Tanh-GPN", [0.01, 0.1]), batch()
+    x, y = batch()
     for k, rate in enumerate((0.01, 0.1)):
         one = BSNN(12, 4, width=8, depth=3, activation=GPN(nn.Tanh()), generator=generator(k, Purpose.INITIAL_WEIGHTS))
         optimizer = torch.optim.SGD(one.parameters(), lr=rate, momentum=MOMENTUM)
@@ -151,10 +156,11 @@ def test_gpn_networks_are_bsnns_and_train_as_they_do() -> None:
             loss = F.cross_entropy(one(x[k]), y[k])
             optimizer.zero_grad()
             loss.backward()
-            torch.testing.assert_close(ours.step(x, y)[k], loss.detach())
+            found, norms = ours.step(x, y)
+            torch.testing.assert_close(found[k], loss.detach())
+            torch.testing.assert_close(norms[k], one.gradient_norms().double())
             optimizer.step()
         torch.testing.assert_close(ours.logits(x)[k], one(x[k]))
-    torch.testing.assert_close(networks.parameters["V"].shape, torch.Size([2, 3, 8, 8]))
 
 
 def test_batch_norm_is_torchs() -> None:
@@ -169,13 +175,11 @@ def test_batch_norm_is_torchs() -> None:
 
 
 def test_residual_networks_keep_the_scale() -> None:
-    """E x^2 grows by at most e over any depth: each branch adds E relu(x)^2 * 2 / L of it."""
+    """E x^2 grows by e over any depth: each branch adds 2 E relu(x)^2 / L, which is E x^2 / L."""
     networks = made(METHODS["ReLU, residual"], [0.1], depth=100, width=200)
     x = torch.randn(1, 64, 12, generator=torch.Generator().manual_seed(3))
     of = {name: value.detach() for name, value in networks.parameters.items()}
     bottom = (x @ of["A"].mT + of["a"])[0]
-    top = torch.linalg.lstsq(of["C"][0], (networks.logits(x) - of["c"])[0].detach().T).solution  # least norm: a bound
-    assert float(top.square().sum(0).mean()) < 3 * float(bottom.square().sum(1).mean())
     plain = bottom
     for layer in range(100):
         plain = plain + F.relu(plain) @ of["V"][0, layer].T / 10

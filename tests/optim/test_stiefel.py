@@ -15,7 +15,7 @@ from bsnn.config import CONSTRAINTS
 from bsnn.engine.reference import initial_network
 from bsnn.haar import haar_orthogonal
 from bsnn.network import BSNN
-from bsnn.optim.stiefel import METHODS, SAFE, OrthogonalSGD, deviation, polar
+from bsnn.optim.stiefel import METHODS, SAFE, OrthogonalSGD, _qr, deviation, polar
 from bsnn.training.checkpoints import load_network
 from bsnn.training.loop import completed, train
 from tests.training.toy import CELL, images, train_one, without_seconds
@@ -79,6 +79,16 @@ def test_polar_of_a_matrix_far_from_orthogonal() -> None:
     Y = torch.randn(3, 7, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     left, _, right = np.linalg.svd(Y.numpy())
     np.testing.assert_allclose(polar(Y).numpy(), left @ right, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0])
+def test_qr_of_matrices_near_and_far(size: float) -> None:
+    """One way by Cholesky's factor, one by Householder's reflections: numpy's Q with R's diagonal positive."""
+    noise = torch.randn(3, 7, 7, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    Y = haar(3, 7, torch.float64) + size * noise
+    for found, matrix in zip(_qr(Y), Y.numpy(), strict=True):
+        Q, R = np.linalg.qr(matrix.T)
+        np.testing.assert_allclose(found.numpy(), (Q * np.sign(np.diag(R))).T, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def rivals(rivals: Table) -> list[str]:
         "and tailored activations state the same two conditions, E phi^2 = E phi'^2 = 1: a tailored Tanh *is* the GPN "
         "function of tanh(alpha x + beta). They differ in how nonlinear a layer is: alpha and beta make the tailored "
         "one linear but for about 1 / L, so that different inputs stay different up to the top, where the GPN function "
-        "of Tanh itself brings them together (the studies of representations show how fast). So normalisation keeps "
+        "of Tanh itself brings them together (the study bridge shows how fast). So normalisation keeps "
         "the gradient's size, and does not decide what a deep network learns first. Few updates favour what learns "
         "early, and say nothing about where a method ends; and the law for Fig. 3 asks GPN networks for a width in "
         "proportion to their depth.",

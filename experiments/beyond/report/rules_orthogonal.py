@@ -10,7 +10,7 @@ from bsnn.engine.reference import ORTHOGONAL
 from bsnn.optim.stiefel import SAFE
 from bsnn.results.claims import LEVEL
 from bsnn.results.rules import Judged, Rules
-from bsnn.results.statistics import Difference, Estimate, difference, estimate, holm
+from bsnn.results.statistics import Estimate, difference, estimate, holm
 
 rules = Rules()
 
@@ -36,12 +36,13 @@ def accuracy(rows: pd.DataFrame, function: str, constraint: str) -> Estimate:
     return estimate(of.test_accuracy.tolist(), IMAGES)
 
 
-def against_rows(rows: pd.DataFrame) -> dict[str, Difference]:
-    """Compare the polar retraction's accuracy with that of rows of norm one, by function."""
-    return {
-        name: difference(accuracy(rows, name, "row"), accuracy(rows, name, "orthogonal"))
-        for name in dict.fromkeys(rows.function)
-    }
+def exact_is_better(rows: pd.DataFrame) -> Judged:
+    """Tell whether the polar retraction's accuracy is above that of rows of norm one, for every function."""
+    names = list(dict.fromkeys(rows.function))
+    pairs = [difference(accuracy(rows, name, "row"), accuracy(rows, name, "orthogonal")) for name in names]
+    significant = holm([pair.p for pair in pairs], LEVEL)
+    better = [differs and pair.in_se > 0 for differs, pair in zip(significant, pairs, strict=True)]
+    return f"{_told(rows)} (n = {rows.draw.nunique()})", all(better)
 
 
 def _told(rows: pd.DataFrame) -> str:
@@ -92,12 +93,7 @@ def expensive(orthogonal_cost: pd.DataFrame) -> Judged:
     f"by Welch's test and Holm's procedure at {LEVEL:.0%}, for every function",
 )
 def relaxation_limits(orthogonal: pd.DataFrame) -> Judged:
-    rows = best(orthogonal)
-    pairs = list(against_rows(rows).values())
-    better = [
-        differs and pair.in_se > 0 for differs, pair in zip(holm([pair.p for pair in pairs], LEVEL), pairs, strict=True)
-    ]
-    return f"{_told(rows)} (n = {rows.draw.nunique()})", all(better)
+    return exact_is_better(best(orthogonal))
 
 
 @rules.states(
@@ -107,8 +103,5 @@ def relaxation_limits(orthogonal: pd.DataFrame) -> Judged:
 )
 def larger_rates(orthogonal: pd.DataFrame) -> Judged:
     rows = orthogonal[orthogonal.rate == orthogonal.rate.max()]
-    pairs = list(against_rows(rows).values())
-    better = [
-        differs and pair.in_se > 0 for differs, pair in zip(holm([pair.p for pair in pairs], LEVEL), pairs, strict=True)
-    ]
-    return f"rate {rows.rate.max():g}: {_told(rows)} (n = {rows.draw.nunique()})", all(better)
+    text, better = exact_is_better(rows)
+    return f"rate {rows.rate.max():g}: {text}", better

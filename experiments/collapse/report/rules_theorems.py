@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from bsnn.results.rules import Judged, Rules
@@ -12,60 +14,45 @@ LEAST = 10
 """Networks that a statement has to be about, in every setting, before it counts as tested."""
 
 
-def _judged(theorems: pd.DataFrame, statement: str) -> Judged:
-    of = theorems[theorems.statement == statement]
-    largest = of.largest.max()
-    size = "" if pd.isna(largest) else f", largest gradient {largest:.1g}"
-    text = f"{of.holds.sum()} of {of.networks.sum()} networks in {len(of)} settings{size}"
-    if not len(of) or of.networks.min() < LEAST:
-        return text, None
-    return text, bool((of.holds == of.networks).all())
-
-
 ALL = "every random network of width 2 that it is about, for every law of weights and biases"
 
-
-@rules.states(
-    "Theorem 1", "a constant ReLU network has a hidden layer that is 0 on the whole domain", rule=f"it has one: {ALL}"
-)
-def theorem_1(theorems: pd.DataFrame) -> Judged:
-    return _judged(theorems, "Theorem 1")
-
-
-@rules.states(
-    "Corollary 2",
-    "without biases all layers above that one are 0, too",
-    rule=f"no hidden layer above the first dead one is alive: {ALL}",
-)
-def corollary_2(theorems: pd.DataFrame) -> Judged:
-    return _judged(theorems, "Corollary 2")
-
-
-@rules.states(
-    "Lemma 3",
-    "a constant network's gradients vanish in all layers up to that one",
-    rule=f"they are exactly 0, by autograd, for y = |x|: {ALL}",
-)
-def lemma_3(theorems: pd.DataFrame) -> Judged:
-    return _judged(theorems, "Lemma 3")
+STATEMENTS = {
+    "Theorem 1": ("a constant ReLU network has a hidden layer that is 0 on the whole domain", "it has one"),
+    "Corollary 2": (
+        "without biases all layers above that one are 0, too",
+        "no hidden layer above the first dead one is alive",
+    ),
+    "Lemma 3": (
+        "a constant network's gradients vanish in all layers up to that one",
+        "they are exactly 0, by autograd, for y = |x|",
+    ),
+    "Theorem 5": (
+        "all gradients of the squared error vanish for a constant network that is E y",
+        "at most 1e-12 of its signals once its last bias makes it E y",
+    ),
+    "Theorem 6": (
+        "so they do for a network that is y but for a piece of the domain, where it is constant and y's mean there",
+        "at most 1e-12 of its signals, y made to fit",
+    ),
+}
+"""The paper's statements and the conditions that stand for them."""
 
 
-@rules.states(
-    "Theorem 5",
-    "all gradients of the squared error vanish for a constant network that is E y",
-    rule=f"at most 1e-12 of its signals once its last bias makes it E y: {ALL}",
-)
-def theorem_5(theorems: pd.DataFrame) -> Judged:
-    return _judged(theorems, "Theorem 5")
+def judge_of(statement: str) -> Callable[[pd.DataFrame], Judged]:
+    def judge(theorems: pd.DataFrame) -> Judged:
+        of = theorems[theorems.statement == statement]
+        largest = of.largest.max()
+        size = "" if pd.isna(largest) else f", largest gradient {largest:.1g}"
+        text = f"{of.holds.sum()} of {of.networks.sum()} networks in {len(of)} settings{size}"
+        if not len(of) or of.networks.min() < LEAST:
+            return text, None
+        return text, bool((of.holds == of.networks).all())
+
+    return judge
 
 
-@rules.states(
-    "Theorem 6",
-    "so they do for a network that is y but for a piece of the domain, where it is constant and y's mean there",
-    rule=f"at most 1e-12 of its signals, y made to fit: {ALL}",
-)
-def theorem_6(theorems: pd.DataFrame) -> Judged:
-    return _judged(theorems, "Theorem 6")
+for _statement, (_says, _rule) in STATEMENTS.items():
+    rules.states(_statement, _says, rule=f"{_rule}: {ALL}")(judge_of(_statement))
 
 
 @rules.states(
