@@ -27,7 +27,7 @@ from bsnn.results.tables import Table
 from bsnn.results.verdicts import Verdict
 from experiments.study import STUDIES
 from scripts import fig4, table1, table2
-from scripts.report import account, generalisation, sources, sweeps
+from scripts.report import account, generalisation, outcomes, sources, sweeps
 from scripts.report.account import SYNTHETIC, Synthetic
 from scripts.report.synthetic import spread
 
@@ -124,6 +124,7 @@ def report(loaded: Results, synthetic: Synthetic, verdicts: Sequence[Verdict], f
         "## Figures",
         *(figure(loaded, folder, stem, synthetic.get(stem)) for stem in FIGURES),
         *generalisation.section(loaded, folder),
+        *outcomes.section(loaded),
         *sweeps.section(folder, loaded),
         *beyond(folder, verdicts),
         "## What ran",

@@ -68,8 +68,9 @@ def test_the_package_of_the_methods_authors_agrees(
     method: str, made: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     dks = importlib.import_module("dks.base.activation_transform")
-    monkeypatch.setattr(dks, "_QUADRATURE_ORDER", 1000)
-    monkeypatch.setattr(dks, "_ROOTS_CACHE_FILE", str(tmp_path / "roots_{}.npy"))  # else beside the package
+    # Its order of 100 000 takes minutes to prepare, once for each process; its cache lies beside the package.
+    monkeypatch.setattr(dks._estimate_gaussian_mean, "__defaults__", (1000,))
+    monkeypatch.setattr(dks, "_ROOTS_CACHE_FILE", str(tmp_path / "roots_{}.npy"))
     mine = made(torch.tanh, 10)  # type: ignore[operator]
     parameters = {
         "input_scale": mine.alpha, "input_shift": mine.beta, "output_scale": mine.a, "output_shift": mine.b / mine.a,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from experiments.theory.functions import FAMILIES
+
 PAPER_ROOTS = {"tanh": "+", "relu": "+", "leaky_relu": "+", "elu": "+", "selu": "+", "gelu": "-"}
 """The root b in Table 1."""
 
@@ -37,6 +39,15 @@ def continuous(constants: pd.DataFrame) -> pd.DataFrame:
 def nonlinear(constants: pd.DataFrame) -> pd.DataFrame:
     """Select the continuous functions that are no lines."""
     return constants[~constants.family.isin(["lines", "jumps"])]
+
+
+def counted(frame: pd.DataFrame) -> str:
+    """Count functions: "n = 171: the paper's 6, 160 random, 5 others"."""
+    papers, random = (int(frame.family.isin(of).sum()) for of in (["paper"], FAMILIES))
+    straight = int((frame.family == "lines").sum())
+    others = len(frame) - papers - random - straight
+    told = [f"the paper's {papers}", f"{random} random", f"{straight} lines" * bool(straight), f"{others} others"]
+    return f"n = {len(frame)}: {', '.join(filter(None, told))}"
 
 
 def smallest_and_largest(frame: pd.DataFrame, keys: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:

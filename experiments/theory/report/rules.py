@@ -10,6 +10,7 @@ from bsnn import paper
 from bsnn.results.rules import Judged, Rules
 from experiments.theory.report.columns import (
     continuous,
+    counted,
     gaussian_functions,
     lines,
     nonlinear,
@@ -68,8 +69,9 @@ def gradient_is_a_product(gradient: pd.DataFrame) -> Judged:
     rule=f"1 - Var phi / E phi'^2 >= -{ROUNDING:g} for every function",
 )
 def theorem_1(constants: pd.DataFrame) -> Judged:
-    discriminant = continuous(constants).discriminant
-    measured = f"smallest 1 - Var phi / E phi'^2 = {discriminant.min():.2g} (n = {len(discriminant)} functions)"
+    frame = continuous(constants)
+    discriminant = frame.discriminant
+    measured = f"smallest 1 - Var phi / E phi'^2 = {discriminant.min():.2g} ({counted(frame)})"
     return measured, discriminant.min() >= -ROUNDING
 
 
@@ -118,7 +120,7 @@ def proposition_2(constants: pd.DataFrame) -> Judged:
     ratio = frame.discriminant * frame.derivative_second / frame.nonlinearity
     least = smallest(frame, ratio)
     measured = (
-        f"(E phi'^2 - Var phi) / E (phi - line)^2 = {ratio.min():.6f} at least ({least.family}; n = {len(frame)})"
+        f"(E phi'^2 - Var phi) / E (phi - line)^2 = {ratio.min():.6f} at least ({least.family}; {counted(frame)})"
     )
     return measured, ratio.min() >= 1 - 1e-6 and lines(constants).discriminant.abs().max() <= ROUNDING
 
@@ -146,7 +148,7 @@ def zero_mean_is_not_gpn(constants: pd.DataFrame) -> Judged:
 def proposition_3(constants: pd.DataFrame) -> Judged:
     frame = continuous(constants)
     worst = frame.residual.max()
-    measured = f"both roots solve (10) and (11) to {worst:.1e} (n = {len(frame)} functions, 4 random families)"
+    measured = f"both roots solve (10) and (11) to {worst:.1e} ({counted(frame)})"
     return measured, worst <= ROUNDING
 
 
