@@ -85,7 +85,7 @@ def compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.devi
 
     about: the record's entries beside the facts of the computation. workers: the number of threads for a unit.
     """
-    record = _finished(work, path)
+    record = finished(work, path)
     if record is None:
         with ExitStack() as stack:
             folder = tables.unfinished_folder(path)
@@ -96,11 +96,11 @@ def compute(work: Work, path: Path, about: Mapping[str, Any], device: torch.devi
                     f"{folder}: expected a folder that can be written to, found: {error.strerror or error}; "
                     "make it writable or choose another with results_dir=FOLDER."
                 ) from error
-            record = _finished(work, path) or _compute(work, path, about, device, workers)
+            record = finished(work, path) or _compute(work, path, about, device, workers)
     return record
 
 
-def _finished(work: Work, path: Path) -> dict[str, Any] | None:
+def finished(work: Work, path: Path) -> dict[str, Any] | None:
     """Return the record of this work's table; None if it must be computed."""
     table = tables.read(path)
     if table is None or table.record.get("hash") != work.hash:

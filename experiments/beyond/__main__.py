@@ -76,7 +76,7 @@ study.register("beyond", BeyondConfig)
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="beyond")
 @entry.reports_user_errors
 def main(config: DictConfig) -> None:
-    study.run("beyond", config, BeyondConfig, PARTS)
+    study.run("beyond", config, BeyondConfig, PARTS, alone=("orthogonal_cost",))
 
 
 if __name__ == "__main__":
