@@ -50,11 +50,14 @@ def parts_of(study: str) -> Parts:
     return load(section_of(study), QUICK)
 
 
+def rules_of(study: str) -> Iterator[Rule]:
+    return itertools.chain(*section_of(study).rules)
+
+
 RULES = [
     pytest.param(study, rule, id=f"{study}: {rule.source}: {rule.says}"[:110])
     for study in STUDIES
-    for rules in section_of(study).rules
-    for rule in rules
+    for rule in rules_of(study)
 ]
 
 
@@ -179,3 +182,14 @@ def test_both_verdicts_are_possible(study: str, rule: Rule) -> None:
             except NO_TABLE:
                 continue
     assert {True, False} <= seen, f"only {seen}"
+
+
+@pytest.mark.parametrize(("other", "verdict"), [(0, False), (60, None)])
+def test_runs_that_may_still_collapse_leave_it_undecided(other: int, verdict: bool | None) -> None:
+    """35 of 100 are constant, at the mean, and 5 partial; the rest approximates the target, or is none of these yet."""
+    rule = next(rule for rule in rules_of("collapse") if rule.source == "Fig. 4")
+    kinds = ["constant"] * 35 + ["partial"] * 5 + ["other"] * other + ["approximates"] * (60 - other)
+    runs = pd.DataFrame({"target": "pair", "outcome": kinds, "at_mean": True})
+    targets = parts_of("collapse")["targets"]
+    assert targets is not None
+    assert rule.judged({"targets": replace(targets, frame=runs)}).agrees is verdict

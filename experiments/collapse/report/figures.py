@@ -25,6 +25,8 @@ COLOURS = {
     "other": "#BBBBBB",
     "diverged": "#000000",
 }
+HATCHES = {"partial": "////", "approximates": "....", "other": "xx"}
+"""What tells the outcomes apart without colour."""
 OPTIMISER_LABELS = {
     "sgd": "SGD",
     "nesterov": "Nesterov",
@@ -36,7 +38,14 @@ OPTIMISER_LABELS = {
     "lbfgs": "L-BFGS",
 }
 START_LABELS = {"he": "He normal", "lecun": "LeCun normal", "glorot_uniform": "Glorot uniform"}
-WIDTH_LOOKS = dict(zip((2, 3, 4, 5, 10), ("#000000", "#0072B2", "#009E73", "#CC79A7", "#D55E00"), strict=True))
+WIDTH_LOOKS = dict(
+    zip(
+        (2, 3, 4, 5, 10),
+        (("#000000", "o"), ("#0072B2", "s"), ("#009E73", "D"), ("#CC79A7", "v"), ("#D55E00", "^")),
+        strict=True,
+    )
+)
+"""Colour and marker of a width."""
 
 
 def outcomes(targets: Table) -> Figure:
@@ -125,13 +134,14 @@ def constants(targets: Table, losses: Table) -> Figure:
     for panel, name in zip(axes[0], shown, strict=True):
         x = TARGETS[name].grid(CURVE_POINTS[1], torch.float64)
         panel.plot(x[:, 0], TARGETS[name].function(x)[:, 0], color=plotting.GREY, linewidth=1.0, label="target")
-        for table, label, colour, ends in (
-            (targets, "MSE", "#0072B2", (0.0, 0.5)),
-            (losses, "MAE", "#D55E00", (0.5, 1.0)),
+        for table, label, colour, look, ends in (
+            (targets, "MSE, left half", "#0072B2", "-", (0.0, 0.5)),
+            (losses, "MAE, right half", "#D55E00", "--", (0.5, 1.0)),
         ):
             runs = table.frame[(table.frame.target == name) & (table.frame.outcome == "constant")]
             for number, value in enumerate(runs.value):
-                panel.axhline(value, *ends, color=colour, linewidth=0.8, alpha=0.5, label=None if number else label)
+                named = None if number else label
+                panel.axhline(value, *ends, color=colour, linestyle=look, linewidth=0.8, alpha=0.5, label=named)
         panel.set_title(f"y = {LABELS[name]}")
         panel.set_xlabel("x")
         panel.margins(x=0)
@@ -144,13 +154,13 @@ def lengths(length: Table) -> Figure:
     relu = length.frame[length.frame.phi == "relu"]
     widths = sorted(relu.width.unique())
     figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 2.8), sharex=True)
-    colours = [look.color for look in plotting.LOOKS.values()]
     for column, (statistic, title) in enumerate((("mean", "mean of $q^l$"), ("median", "median of $q^l$"))):
         panel = axes[0, column]
         scale = plotting.LogRange.of([relu[statistic].to_numpy(), relu.predicted.to_numpy()])
-        for width, colour in zip(widths, colours, strict=False):
+        for width, look in zip(widths, plotting.LOOKS.values(), strict=False):
             rows = relu[relu.width == width]
-            panel.plot(rows.layer, scale.place(rows[statistic].to_numpy()), color=colour, label=f"width {width}")
+            placed = scale.place(rows[statistic].to_numpy())
+            panel.plot(rows.layer, placed, label=f"width {width}", **look.line(markers=4))
         if statistic == "mean":
             rows = relu[relu.width == widths[0]]
             panel.plot(rows.layer, rows.predicted, color=plotting.GREY, linestyle="--", label="equation 3")
@@ -170,26 +180,26 @@ def probability(probability: Table, safe: Table) -> Figure:
     frame = probability.frame[probability.frame.law == "he"]
     figure, axes = plotting.figure(1, 3, size=(plotting.PAGE_WIDTH, 3.0))
     first, second, third = axes[0]
-    for width, colour in WIDTH_LOOKS.items():
+    for width, (colour, marker) in WIDTH_LOOKS.items():
         rows = frame[frame.width == width]
         if rows.empty:
             continue
         bound = [collapse.zero_for_an_input([width] * depth) for depth in rows.depth]
         first.plot(rows.depth, bound, color=colour, linestyle="--", linewidth=0.8)
-        first.plot(rows.depth, rows.dead / rows.members, "o", color=colour, markersize=2.5, label=f"width {width}")
+        first.plot(rows.depth, rows.dead / rows.members, marker, color=colour, markersize=2.8, label=f"width {width}")
     two = frame[frame.width == 2]
     first.plot(two.depth, two.paper, color="#000000", linewidth=1.0, label="Theorem 10")
     first.plot([], [], color=plotting.GREY, linestyle="--", linewidth=0.8, label="Theorem 8")
     first.set_ylim(0, 1.02)
     first.set_xlabel("layers")
     first.set_title("(A)  probability of 0", loc="left")
-    for share, colour in zip(sorted(safe.frame.share.unique()), ("#0072B2", "#D55E00"), strict=False):
+    looks = (("#0072B2", "o", "--"), ("#D55E00", "s", "-."))
+    for share, (colour, marker, dashes) in zip(sorted(safe.frame.share.unique()), looks, strict=False):
         rows = safe.frame[safe.frame.share == share].sort_values("width")
-        second.plot(rows.width, rows.depth, "o", color=colour, markersize=3, label=f"{100 * share:g} %, measured")
+        second.plot(rows.width, rows.depth, marker, color=colour, markersize=3, label=f"{100 * share:g} %, measured")
         bounded = rows[rows.bound > 0]
-        second.plot(
-            bounded.width, bounded.bound, "--", color=colour, linewidth=0.9, label=f"{100 * share:g} %, equation 5"
-        )
+        told = f"{100 * share:g} %, equation 5"
+        second.plot(bounded.width, bounded.bound, color=colour, linestyle=dashes, linewidth=0.9, label=told)
     second.set_yscale("log")
     second.set_xlabel("width")
     second.set_title("(B)  largest number of layers", loc="left")
@@ -215,16 +225,17 @@ def probability(probability: Table, safe: Table) -> Figure:
 def orthogonal(probability: Table, orthogonal: Table) -> Figure:
     figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 2.9), sharex=True)
     he = probability.frame[probability.frame.law == "he"]
-    for width, colour in WIDTH_LOOKS.items():
+    for width, (colour, marker) in WIDTH_LOOKS.items():
         one, other = he[he.width == width], orthogonal.frame[orthogonal.frame.width == width]
         if one.empty or other.empty:
             continue
         p, q = (table.dead.to_numpy() / table.members.to_numpy() for table in (one, other))
-        axes[0, 0].plot(one.depth, p, "o", color=colour, markersize=2.5, label=f"width {width}")
-        axes[0, 0].plot(other.depth, q, "o", color=colour, markersize=4.5, markerfacecolor="none")
+        axes[0, 0].plot(one.depth, p, marker, color=colour, markersize=2.5, label=f"width {width}")
+        axes[0, 0].plot(other.depth, q, marker, color=colour, markersize=5, markerfacecolor="none")
         error = np.hypot(share_error(p, one.members.to_numpy()), share_error(q, other.members.to_numpy()))
-        axes[0, 1].errorbar(one.depth, 100 * (q - p), yerr=100 * error, color=colour, linewidth=1.0)
-    axes[0, 0].plot([], [], "o", color=plotting.GREY, markersize=4.5, markerfacecolor="none", label="orthogonal")
+        look = {"color": colour, "marker": marker, "markersize": 3, "linewidth": 1.0}
+        axes[0, 1].errorbar(one.depth, 100 * (q - p), yerr=100 * error, **look)
+    axes[0, 0].plot([], [], "o", color=plotting.GREY, markersize=5, markerfacecolor="none", label="orthogonal (open)")
     legend(figure, axes[0, 0])
     axes[0, 0].set_title("(a)  probability of a zero function", loc="left")
     axes[0, 1].set_title("(b)  orthogonal less He normal, points", loc="left")
@@ -240,7 +251,8 @@ def stacked(panel: Axes, groups: list[pd.DataFrame], names: list[str]) -> None:
     left = np.zeros(len(groups))
     for outcome in OUTCOMES:
         shares = np.array([100 * (group.outcome == outcome).mean() for group in groups])
-        panel.barh(names, shares, left=left, color=COLOURS[outcome], height=0.7, label=outcome)
+        look = {"color": COLOURS[outcome], "hatch": HATCHES.get(outcome), "edgecolor": "white", "linewidth": 0}
+        panel.barh(names, shares, left=left, height=0.7, label=outcome, **look)
         left = left + shares
     panel.invert_yaxis() if not panel.yaxis_inverted() else None
     panel.set_xlim(0, 100)

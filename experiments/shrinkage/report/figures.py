@@ -160,7 +160,7 @@ def _jacobian(panel: Axes, frame: pd.DataFrame) -> None:
             panel.plot(one.layer, one.value, color=color, linestyle=dashes, linewidth=0.9, label=label)
     for draw, one in frame[frame.series == "root mean square"].groupby("draw"):
         label = "root mean square" if draw == 0 else None
-        panel.plot(one.layer, one.value, color=FOUND, linewidth=0.7, label=label)
+        panel.plot(one.layer, one.value, color=FOUND, linestyle=(0, (6, 2)), linewidth=0.7, label=label)
     mean = frame[frame.series == "root mean square"].groupby("layer").infinite.first()
     panel.plot(mean.index, mean, color=INFINITE, linewidth=0.9, label="infinite width")
     bound = frame[frame.series == "largest"].groupby("layer").bound.first().dropna()
@@ -173,20 +173,19 @@ def residual(residual: Table) -> Figure:
     frame = residual.frame
     sigmas = sorted(frame.sigma.unique())
     figure, axes = plotting.figure(2, 2, size=(plotting.PAGE_WIDTH, 4.6), sharex=True)
-    shades = dict(zip(sigmas, (BOUND, FOUND, MEASURED), strict=False))
+    marked = dict(zip(sigmas, ((BOUND, "o"), (FOUND, "s"), (MEASURED, "^")), strict=False))
     for column, (name, one) in enumerate(frame.groupby("function", sort=False)):
-        for sigma, color in shades.items():
+        for sigma, (color, marker) in marked.items():
             chosen = one[(one.sigma == sigma) & (one.rho_0 == 0)]
             for _, drawn in chosen.groupby("draw"):
                 axes[0, column].plot(drawn.layer, drawn.distance, color=color, linewidth=0.6, alpha=0.8)
                 axes[1, column].plot(drawn.layer, drawn.measured_gain, color=color, linewidth=0.6, alpha=0.8)
             first = chosen[chosen.draw == 0]
-            axes[0, column].plot(
-                first.layer, first.infinite, color=color, label=rf"$\sigma = {sigma:g}$", linewidth=1.4
-            )
-            axes[1, column].plot(first.layer, first.gain, color=color, linewidth=1.4)
+            look = {"color": color, "marker": marker, "markevery": 0.2, "markerfacecolor": "white"}
+            axes[0, column].plot(first.layer, first.infinite, label=rf"$\sigma = {sigma:g}$", linewidth=1.4, **look)
+            axes[1, column].plot(first.layer, first.gain, linewidth=1.4, **look)
             bound = first[first.bound > 0]
-            axes[1, column].plot(bound.layer, bound.bound, color=color, linestyle="--", linewidth=1.0)
+            axes[1, column].plot(bound.layer, bound.bound, linestyle="--", linewidth=1.0, **look)
         axes[0, column].set_title(f"({'ab'[column]})  {NAMES[str(name)]}", loc="left")
         axes[1, column].set_xlabel("block $l$")
         axes[0, column].set_ylim(bottom=0)
@@ -212,11 +211,12 @@ def fig4(fig4: Table) -> Figure:
     figure, axes = plotting.figure(1, 3, size=(plotting.PAGE_WIDTH, 3.1))
     shrinkage, displacement, learning = axes[0]
     full = frame[(frame.network == "full") & (frame.draw == 0)]
-    for stage, color in (("before", MEASURED), ("after", FOUND)):
+    for stage, color, marker in (("before", MEASURED, None), ("after", FOUND, "o")):
         for quantity, dashes in (("mean distance", "-"), ("largest distance", ":")):
             one = full[(full.quantity == quantity) & (full.stage == stage)]
             label = f"{stage}, {'mean' if quantity == 'mean distance' else 'farthest pair'}"
-            shrinkage.plot(one["index"], one.value, color=color, linestyle=dashes, label=label, linewidth=1.0)
+            look = {"color": color, "linestyle": dashes, "marker": marker, "markersize": 3, "markevery": 8}
+            shrinkage.plot(one["index"], one.value, label=label, linewidth=1.0, **look)
     infinite = frame[(frame.quantity == "infinite") & (frame.draw == 0)]
     shrinkage.plot(infinite["index"], infinite.value, color=INFINITE, linewidth=0.9, label="infinite width")
     shrinkage.axhline(0.03, color=plotting.GREY, linewidth=0.7, linestyle="--")

@@ -72,7 +72,7 @@ def coefficients(hermite: Table, constants: Table) -> Figure:
     panel.set_xlabel(r"nonlinearity: $\min_{\mathrm{lines}}\; E(\phi - \mathrm{line})^2$")
     panel.set_ylabel(r"squared mean $(E\,\phi)^2$")
     random = frame.family.isin(FAMILY_MARKERS).sum() - frame.family.eq("paper").sum()
-    panel.set_title(f"(b)  GPN versions of the paper's and {random} random functions", loc="left")
+    panel.set_title(f"(b)  the paper's 6 and {random} random ones, GPN", loc="left")
     panel.legend(loc="lower right", handletextpad=0.3)
     return figure
 

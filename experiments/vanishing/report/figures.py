@@ -125,12 +125,13 @@ def factors(factors: Table) -> Figure:
     products = LogRange.of([factors.frame[["derivative", "autograd"]].abs().to_numpy()])
     single = LogRange.of([factors.frame[["slope", "w"]].abs().to_numpy()])
     for side, function in enumerate(functions):
-        for (law, scale), color in zip(kinds, ("#0072B2", "#D55E00"), strict=True):
+        for (law, scale), color, marker in zip(kinds, ("#0072B2", "#D55E00"), "os", strict=True):
             chosen = factors.frame[factors.frame.function == function]
             one = chosen[(chosen.law == law) & (chosen.scale == scale)]
             name = rf"$w_l = {scale:g}$" if law == "fixed" else rf"$w_l \sim N(0, {scale:g}^2)$"
             place = single.place(one.slope.to_numpy())
-            axes[0, side].plot(one.layer, place, "-", color=color, label=rf"$\sigma'(z_l)$, {name}", marker=".")
+            look = {"marker": marker, "markersize": 3}
+            axes[0, side].plot(one.layer, place, "-", color=color, label=rf"$\sigma'(z_l)$, {name}", **look)
             if law == "random":
                 weights = single.place(one.w.abs().to_numpy())
                 axes[0, side].plot(
@@ -138,7 +139,7 @@ def factors(factors: Table) -> Figure:
                 )
             axes[1, side].plot(one.layer, products.place(one.derivative.abs().to_numpy()), color=color, label=name)
             shown = products.place(one.autograd.abs().to_numpy())
-            axes[1, side].plot(one.layer, shown, "o", color=color, markerfacecolor="none", markersize=4.5)
+            axes[1, side].plot(one.layer, shown, marker, color=color, markerfacecolor="none", markersize=4.5)
         axes[0, side].set_title(function, loc="left")
         single.mark(axes[0, side])
         products.mark(axes[1, side])
