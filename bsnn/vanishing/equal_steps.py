@@ -17,7 +17,7 @@ SGD, autograd the others; the numbers are the same (tests/vanishing/test_tricks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,6 +140,14 @@ def train(method: Method, cell: Cell, data: Dataset, steps: int, every: int, eva
     ]
     points[-1] = replace(points[-1], train_accuracy=accuracies[0], test_accuracy=accuracies[1], images=evaluated)
     return points
+
+
+def end_loss(points: Sequence[Point], steps: int) -> float:
+    """Average the loss over the points of the last tenth of `steps`; inf for a training that diverged."""
+    if points[-1].step < steps or not math.isfinite(points[-1].loss):
+        return math.inf
+    late = [point.loss for point in points if point.step > 0.9 * steps]
+    return sum(late) / len(late)
 
 
 def mini_batches(cell: Cell, data: Dataset, steps: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -27,7 +27,8 @@ Columns   talk        draw; weights (std of the entries, or gpn: orthogonal, and
           paths       rule (gradient, normalised), eta, decades (of decay of eta); step, theta_1, theta_2
           deep        rule (normalised; constrained: normalised, rows of W kept at norm 1; gradient: plain), decades;
                       eta, step, loss (before that step), moved (||V_after - V_before||_F / sqrt(L))
-          tricks      method, seed; function, rate, step and the other entries of bsnn.vanishing.equal_steps.Point
+          tricks      method, function; rate, seed, search (the rate is chosen on this seed), step and the other
+                      entries of bsnn.vanishing.equal_steps.Point
           epsilon     eps, rate, and the same entries
           approximation  target, family, terms; largest |F - f| and root mean square on [0, 1]
           isometry    function (GPN versions), rho; ratio of squared distances after and before a wide layer

@@ -71,7 +71,7 @@ class TricksSizes:
     steps: int = MISSING
     every: int = MISSING
     evaluated: int = MISSING  # images of each split
-    seeds: int = MISSING
+    seeds: int = MISSING  # beside the one on which the rates are chosen
     rates: dict[str, list[float]] = MISSING  # by method
 
 

@@ -19,7 +19,7 @@ from bsnn.network import BSNN
 from bsnn.propagation import each
 from bsnn.results import provenance
 from bsnn.vanishing import quadratic
-from bsnn.vanishing.equal_steps import METHODS, Point, adam, train
+from bsnn.vanishing.equal_steps import METHODS, Point, adam, end_loss, train
 from bsnn.vanishing.tricks import FreeBSNN, decayed, normalised_sgd
 from experiments.units import Row, Work
 from experiments.vanishing.config import VanishingConfig, workers
@@ -116,23 +116,28 @@ def deep(config: VanishingConfig) -> Work:
 
 
 def tricks(config: VanishingConfig) -> Work:
+    """Choose each method's rate on one seed, by the training loss at the end, and train other seeds at that rate."""
     sizes = config.sizes.tricks
 
     def rows(unit: Unit) -> list[Row]:
-        name, seed = unit
-        runs = [(function, rate) for function in config.activations for rate in sizes.rates[name]]
+        name, function = unit
 
-        def run(chosen: tuple[str, float]) -> list[Row]:
-            function, rate = chosen
+        def run(chosen: tuple[float, int]) -> list[Point]:
+            rate, seed = chosen
             cell = _cell(config, function, sizes.depth, sizes.width, seed, rate)
-            points = train(METHODS[name], cell, _mnist(config.device), sizes.steps, sizes.every, sizes.evaluated)
-            return [[function, rate, *astuple(point)] for point in points]
+            return train(METHODS[name], cell, _mnist(config.device), sizes.steps, sizes.every, sizes.evaluated)
 
-        return [row for found in each(run, runs, workers(config)) for row in found]
+        search = [(rate, config.seed) for rate in sizes.rates[name]]
+        tried = each(run, search, workers(config))
+        best, _ = search[int(np.argmin([end_loss(points, sizes.steps) for points in tried]))]
+        others = [(best, config.seed + number) for number in range(1, 1 + sizes.seeds)]
+        trained = zip([*search, *others], [*tried, *each(run, others, workers(config))], strict=True)
+        return [[rate, seed, seed == config.seed, *astuple(point)] for (rate, seed), run in trained for point in run]
 
-    units = [(name, config.seed + number) for number in range(sizes.seeds) for name in METHODS]
-    columns = ("function", "rate", *(one.name for one in fields(Point)))
-    return Work(("method", "seed"), columns, units, rows, _identity(config, config.activations))
+    units = [(name, function) for name in METHODS for function in config.activations]
+    columns = ("rate", "seed", "search", *(one.name for one in fields(Point)))
+    identity = _identity(config, config.activations)
+    return Work(("method", "function"), columns, units, rows, {**identity, "version": 2})
 
 
 def epsilon(config: VanishingConfig) -> Work:

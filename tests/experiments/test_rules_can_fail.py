@@ -88,7 +88,7 @@ def in_full(study: str, parts: Parts) -> Parts:
         if table is None:
             continue
         frame = table.frame
-        if "seed" in frame:
+        if "seed" in frame and frame.seed.nunique() == 1:
             frame = pd.concat([frame.assign(seed=seed) for seed in range(5)], ignore_index=True)
         sizes = {**table.config["sizes"], name: full[name]}
         found[name] = replace(table, frame=frame, config={**table.config, "sizes": sizes})

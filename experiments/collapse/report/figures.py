@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
@@ -251,7 +253,12 @@ def stacked(panel: Axes, groups: list[pd.DataFrame], names: list[str]) -> None:
     left = np.zeros(len(groups))
     for outcome in OUTCOMES:
         shares = np.array([100 * (group.outcome == outcome).mean() for group in groups])
-        look = {"color": COLOURS[outcome], "hatch": HATCHES.get(outcome), "edgecolor": "white", "linewidth": 0}
+        look: dict[str, Any] = {
+            "color": COLOURS[outcome],
+            "hatch": HATCHES.get(outcome),
+            "edgecolor": "white",
+            "linewidth": 0,
+        }
         panel.barh(names, shares, left=left, height=0.7, label=outcome, **look)
         left = left + shares
     panel.invert_yaxis() if not panel.yaxis_inverted() else None

@@ -215,7 +215,13 @@ def fig4(fig4: Table) -> Figure:
         for quantity, dashes in (("mean distance", "-"), ("largest distance", ":")):
             one = full[(full.quantity == quantity) & (full.stage == stage)]
             label = f"{stage}, {'mean' if quantity == 'mean distance' else 'farthest pair'}"
-            look = {"color": color, "linestyle": dashes, "marker": marker, "markersize": 3, "markevery": 8}
+            look: dict[str, Any] = {
+                "color": color,
+                "linestyle": dashes,
+                "marker": marker,
+                "markersize": 3,
+                "markevery": 8,
+            }
             shrinkage.plot(one["index"], one.value, label=label, linewidth=1.0, **look)
     infinite = frame[(frame.quantity == "infinite") & (frame.draw == 0)]
     shrinkage.plot(infinite["index"], infinite.value, color=INFINITE, linewidth=0.9, label="infinite width")

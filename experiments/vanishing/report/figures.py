@@ -15,7 +15,7 @@ from bsnn import plotting
 from bsnn.plotting import FALLBACKS, GREY, LOOKS, LogRange
 from bsnn.results.tables import Table
 from bsnn.vanishing import quadratic as descent
-from experiments.vanishing.report.runs import METHOD_NAMES, best_runs, floors_of, last_tenth
+from experiments.vanishing.report.runs import METHOD_NAMES, floors_of, last_tenth, reported
 
 SCALES = ("#56B4E9", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000")
 """Okabe and Ito's colours for an ordered quantity."""
@@ -264,7 +264,7 @@ def deep(deep: Table) -> Figure:
 def tricks(tricks: Table) -> Figure:
     functions = list(tricks.frame.function.unique())
     figure, axes = plotting.figure(2, len(functions), size=(plotting.PAGE_WIDTH, 5.0), sharex=True)
-    chosen = best_runs(tricks.frame)
+    chosen = reported(tricks.frame)
     for side, function in enumerate(functions):
         of_function = chosen[chosen.function == function]
         diverged = sorted(of_function[of_function.loss.isna() | np.isinf(of_function.loss)].method.unique())

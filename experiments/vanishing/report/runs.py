@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from bsnn.results.statistics import estimate
+
+CHANCE_LOSS = math.log(10)
+"""Loss of a constant answer on ten equally frequent classes, in nats."""
 
 METHOD_NAMES = {
     "nothing": "nothing (SGD)",
@@ -30,31 +34,42 @@ def last_tenth(frame: pd.DataFrame, by: Sequence[str], column: str = "loss") -> 
     return found
 
 
-def best_runs(frame: pd.DataFrame) -> pd.DataFrame:
-    """Select the rows of each method's best rate, for each function: the lowest mean training loss at the end."""
-    ends = last_tenth(frame, ["method", "function", "rate", "seed"]).groupby(["method", "function", "rate"]).mean()
-    best = ends.groupby(["method", "function"]).idxmin()
-    return frame[[key in set(best) for key in zip(frame.method, frame.function, frame.rate, strict=True)]]
+def reported(frame: pd.DataFrame) -> pd.DataFrame:
+    """Select the runs at each method's chosen rate, without the seed on which it was chosen."""
+    return frame[~frame.search]
+
+
+def end_losses(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the reported runs' losses at the end: a row for each seed, a column for each (method, function).
+
+    A training that diverged is of no use: its loss is that of a constant answer, ln 10.
+    """
+    ends = last_tenth(reported(frame), ["seed", "method", "function"])
+    return ends.where(np.isfinite(ends), CHANCE_LOSS).unstack(["method", "function"])
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Summarise each method at its best rate, for each function: mean over seeds. Index (method, function).
+    """Summarise each method at its chosen rate, for each function: mean over seeds. Index (method, function).
 
-    rate, edge (the rate is the smallest or largest tried), loss (at the end), train, test, se (standard error of test),
-    ratio, norm, first_loss (at the start), last_ratio.
+    rate, edge (the rate is the smallest or largest tried), loss, loss_sd (at the end), train, test, se (standard error
+    of test), ratio, worst_ratio, least_ratio, norm, first_loss (at the start), last_ratio.
     """
-    best = best_runs(frame)
+    best = reported(frame)
     keys = ["method", "function"]
     first, last = best[best.step == 0].groupby(keys), best[best.train_accuracy.notna()].groupby(keys)
+    ends = last_tenth(best, [*keys, "seed"]).groupby(keys)
     rates = frame.groupby("method").rate.agg(["min", "max"])
     found = pd.DataFrame(
         {
             "rate": best.groupby(keys).rate.first(),
-            "loss": last_tenth(best, [*keys, "seed"]).groupby(keys).mean(),
+            "loss": ends.mean(),
+            "loss_sd": ends.std(),
             "train": last.train_accuracy.mean(),
             "test": last.test_accuracy.mean(),
             "se": last[["test_accuracy", "images"]].apply(_standard_error),
             "ratio": first.ratio.mean(),
+            "worst_ratio": first.ratio.max(),
+            "least_ratio": first.ratio.min(),
             "norm": first.norm.mean(),
             "first_loss": first.loss.mean(),
             "last_ratio": last.ratio.mean(),
@@ -78,5 +93,5 @@ def _standard_error(runs: pd.DataFrame) -> float:
 
 
 def seeds(frame: pd.DataFrame) -> str:
-    count = frame.seed.nunique()
+    count = reported(frame).seed.nunique()
     return f"{count} seed{'s' * (count > 1)}"

@@ -44,7 +44,8 @@ SECTION = Section(
         ),
         "deep": Drawing("Normalised gradients on a deep Tanh network, full batch.", figures.deep),
         "tricks": Drawing(
-            "The tricks and GPN on one deep network: training loss and gradient ratio, each at its best rate.",
+            "The tricks and GPN on one deep network: training loss and gradient ratio, each at its chosen "
+            "rate, means over the seeds.",
             figures.tricks,
         ),
     },
@@ -60,10 +61,11 @@ SECTION = Section(
     differences=(
         "The talk doesn't say which error its random networks have; here E = ||x^(L+1) - t||^2 / 2, t ~ N(0, I).",
         "The talk compares no tricks by numbers; network, data and optimiser of the comparison are those of the "
-        "paper's Table 2, but for the learning rate, which is the best of a grid for each method.",
+        "paper's Table 2, but for the learning rate, which is the best of a grid for each method on a seed of its own.",
         "Rules were written before the numbers, but for that on the slopes of Tanh and sigmoid, whose verdict is the "
         "same either way, and for those on Tanh's slopes, the talk's multipliers, tricks and shortcuts, which were "
-        "made fairer to the sources afterwards. Sizes and rates of part tricks under quick were chosen after a pilot "
+        "made fairer to the sources afterwards; that on tricks tests pairs of trainings since there are several "
+        "seeds. Sizes and rates of part tricks under quick were chosen after a pilot "
         "of 200 layers and 200 steps, in which GPN had hardly begun to learn (test accuracy 16.5 % with Tanh, 11.3 % "
         "with ReLU, against 82.5 % for plain Tanh), and in which some methods were best at the edge of their rates.",
     ),
