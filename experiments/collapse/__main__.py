@@ -46,6 +46,7 @@ from experiments.collapse.config import CollapseConfig
 from experiments.collapse.random import biases, chain, length, orthogonal, probability, safe, workers
 from experiments.collapse.theorems import theorems
 from experiments.collapse.training import METHODS, Run, TrainSizes, work
+from experiments.collapse.widths import widths
 from experiments.units import Work
 
 
@@ -96,6 +97,8 @@ PARTS = {
     "remedies": remedies,
     # Theorems 1, 5 and 6, Corollary 2, Lemma 3: what holds of networks that are constant.
     "theorems": theorems,
+    # Section 5.2 at other widths and for the other targets.
+    "widths": widths,
 }
 study.register("collapse", CollapseConfig)
 

@@ -44,6 +44,13 @@ class TheoremSizes:
 
 
 @dataclass
+class WidthSizes:
+    members: int = MISSING
+    steps: int = MISSING
+    widths: dict[str, list[int]] = MISSING  # by target
+
+
+@dataclass
 class Sizes:
     """conf/collapse/<budget>.yaml."""
 
@@ -58,6 +65,7 @@ class Sizes:
     orthogonal: SweepSizes = field(default_factory=SweepSizes)
     remedies: TrainSizes = field(default_factory=TrainSizes)
     theorems: TheoremSizes = field(default_factory=TheoremSizes)
+    widths: WidthSizes = field(default_factory=WidthSizes)
 
 
 @dataclass
