@@ -27,6 +27,7 @@ Columns, after those that name the unit
                variance; predicted: equation 2; relu_relative_variance: bsnn.collapse.probability.relative_variance
   theorems     (law, biases) statement, networks that it is about, holds: for how many of them; largest gradient that
                should be 0 (LSUV: share of dead networks)
+  widths       (target, width, remedy) member; outcome, error: bsnn.collapse.fate
   targets, optimisers, losses, remedies: experiments.collapse.training
                (target, initialisation, optimiser, loss, method) member; dead_at_start: it is the zero function;
                outcome, at_mean, at_median, value, error, dead: bsnn.collapse.fate; curve: the first output of a few

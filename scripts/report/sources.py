@@ -167,14 +167,13 @@ ROWS = (
     ),
     Row(
         COLLAPSE,
-        "section 5.2: remedies",
-        {"collapse": r"section 5\.2(?!, LSUV)", "bridge": r"collapse paper, section 5\.2"},
+        "section 5.2: remedies, at several widths and for all targets",
+        {"collapse": r"(ours, from )?section 5\.2(?!, LSUV)", "bridge": r"collapse paper, section 5\.2"},
     ),
     Row(
         COLLAPSE,
-        "Theorem 1, Corollary 2, Lemma 3, Theorems 5 and 6; layer-sequential unit variance; remedies at other widths",
+        "Theorem 1, Corollary 2, Lemma 3, Theorems 5 and 6; layer-sequential unit variance",
         {"collapse": r"Theorem [156]$|Corollary 2|Lemma 3|section 5\.2, LSUV"},
-        open="remedies at other widths than 2: the paper gives no numbers for any",
     ),
 )
 

@@ -152,7 +152,35 @@ BY_HAND: Mapping[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], ...]] = {
 """Tables of a part that differ in several columns."""
 
 
+def in_both(change: Callable[[pd.DataFrame], pd.Series]) -> Callable[[Parts], Parts]:
+    """Change the outcomes of narrow networks and of wider ones. change: from a frame with a column remedy."""
+
+    def changed_parts(parts: Parts) -> Parts:
+        found = dict(parts)
+        for name, label in (("remedies", "method"), ("widths", "remedy")):
+            table = found[name]
+            assert table is not None
+            outcome = change(table.frame.assign(remedy=table.frame[label]))
+            found[name] = replace(table, frame=table.frame.assign(outcome=outcome))
+        return found
+
+    return changed_parts
+
+
+TOGETHER: Mapping[str, tuple[Callable[[Parts], Parts], ...]] = {
+    "widths": (
+        in_both(lambda frame: frame.outcome.where(frame.remedy == "", "other")),
+        in_both(lambda frame: frame.outcome.where(frame.remedy == "", "constant").where(frame.remedy == "none", FITS)),
+    ),
+}
+"""Changes of several tables at once, by one of the parts."""
+FITS = "approximates"
+
+
 def others(rule: Rule, parts: Parts) -> Iterator[Parts]:
+    for name in rule.parts:
+        for change_all in TOGETHER.get(name, ()):
+            yield change_all(parts)
     for name in rule.parts:
         table = parts[name]
         assert table is not None

@@ -11,15 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from bsnn import plotting
 from bsnn.collapse import probability as collapse
 from bsnn.collapse.fate import OPTIMISERS, OUTCOMES, SECOND_ORDER, TARGETS
 from bsnn.results.statistics import share_error
 from bsnn.results.tables import Table
+from experiments.collapse.report import rules_remedies
+from experiments.collapse.report.rules import LABELS
 from experiments.collapse.training import CURVE_POINTS, METHODS
+from experiments.collapse.widths import REMEDIES
 
-LABELS = {name: target.label for name, target in TARGETS.items()}
 COLOURS = {
     "constant": "#D55E00",
     "partial": "#E69F00",
@@ -126,6 +129,31 @@ def by_remedy(remedies: Table) -> Figure:
         stacked(panel, [runs[runs.method == method] for method in METHODS], list(METHODS))
         panel.set_title(f"y = {LABELS[target]}")
         panel.set_xlabel("share of the runs, %")
+    legend(figure, axes[0, 0])
+    return figure
+
+
+def by_width(remedies: Table, widths: Table) -> Figure:
+    runs = rules_remedies.by_width(remedies.frame, widths.frame)
+    runs = runs[runs.target == "abs"]
+    figure, axes = plotting.figure(1, 2, size=(plotting.PAGE_WIDTH, 2.8), sharex=True, sharey=True)
+    looks = dict(zip(REMEDIES, (*plotting.LOOKS.values(), *plotting.FALLBACKS), strict=False))
+    places = {width: place for place, width in enumerate(sorted(runs.width.unique()))}
+    for number, (remedy, look) in enumerate(looks.items()):
+        shift = 0.06 * (number - len(looks) / 2)
+        for panel, outcome in zip(axes[0], ("approximates", "constant"), strict=True):
+            grouped = (runs[runs.remedy == remedy].outcome == outcome).groupby(runs.width)
+            tests = [binomtest(int(hits.sum()), len(hits)) for _, hits in grouped]
+            middle = np.array([test.statistic for test in tests])
+            ends = np.array([test.proportion_ci(method="wilson") for test in tests]).T
+            x = [places[int(str(width))] + shift for width, _ in grouped]
+            errors = np.abs(ends - middle)
+            panel.errorbar(x, 100 * middle, yerr=100 * errors, label=remedy, **look.line(1), elinewidth=0.7)
+    for panel, title in zip(axes[0], ("(a)  approximates", "(b)  constant"), strict=True):
+        panel.set_title(title, loc="left")
+        panel.set_xlabel("width $N$")
+        panel.set_xticks(list(places.values()), [str(width) for width in places])
+    axes[0, 0].set_ylabel("share of the runs, %")
     legend(figure, axes[0, 0])
     return figure
 

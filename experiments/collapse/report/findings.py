@@ -137,3 +137,19 @@ def remedies(remedies: pd.DataFrame) -> str:
         "as its authors "
         "propose, which centres units once as batch norm does, it does not.\n\n" + markdown_table(head, rows)
     )
+
+
+def widths(widths: pd.DataFrame) -> str:
+    rows = []
+    for (target, width, remedy), runs in widths.groupby(["target", "width", "remedy"], sort=False):
+        counts = [share(runs.outcome == kind) for kind in ("constant", "partial", "approximates")]
+        rows.append([TARGETS[str(target)].label, width, remedy, *counts, f"{runs.error.median():.2g}"])
+    head = ["target", "width", "remedy", "constant", "partial", "approximates", "median error"]
+    widest = widths[(widths.target == "abs") & (widths.width == widths.width.max())]
+    fit = {str(remedy): share(runs.outcome == "approximates") for remedy, runs in widest.groupby("remedy")}
+    return (
+        f"**The remedies at other widths and for the other targets** (n = {len(widths) // len(rows)} each). In layers "
+        f"of {widths.width.max()} units |x| needs no remedy: {fit['none']} of the runs approximate it without one, "
+        f"{fit['batch norm']} with batch norm, {fit['SELU']} with SELU. With dropout of 0.1 "
+        f"{fit['dropout 0.1']} do, constant or not.\n\n" + markdown_table(head, rows)
+    )

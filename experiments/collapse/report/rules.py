@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from bsnn.collapse.fate import TARGETS
 from bsnn.results.rules import Judged, Rules
 from bsnn.results.statistics import clustered_error, share_error
-from experiments.collapse.report import figures
-from experiments.collapse.report.figures import LABELS
 
 rules = Rules()
+
+LABELS = {name: target.label for name, target in TARGETS.items()}
 
 MEAN_RULE = (
     "constant in more than half of the runs, at the mean in 90 % of these; partial in some runs, fewer than constant; "
@@ -90,7 +90,7 @@ def mean_or_part(targets: pd.DataFrame, target: str) -> Judged:
 for number, target in enumerate(("abs", "wave", "step", "pair"), start=1):
     rules.states(
         f"Fig. {number}",
-        f"{figures.LABELS[target]}: the mean with very high probability, a partial mean with low probability",
+        f"{LABELS[target]}: the mean with very high probability, a partial mean with low probability",
         rule=MEAN_RULE,
         target=target,
     )(mean_or_part)

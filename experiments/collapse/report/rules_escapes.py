@@ -1,19 +1,15 @@
-"""The paper's statements on escapes: depth and width, initialisation, remedies; and how they are judged."""
+"""The paper's statements on escapes by depth and width, and by orthogonal initialisation, and how they are judged."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from bsnn.collapse.fate import CLOSE
 from bsnn.results.rules import Judged, Rules
 from bsnn.results.statistics import share_error
-from experiments.collapse.report.rules import by_target, share
 from experiments.collapse.report.rules_random import SIGMAS
 
 rules = Rules()
-
-MOST = "more than half of the runs for every target"
 
 
 @rules.states(
@@ -85,52 +81,3 @@ def little_lower(probability: pd.DataFrame, orthogonal: pd.DataFrame) -> Judged:
             texts.append(f"width {width} {found.min():.2g} to {found.max():.2g}")
     text = "in standard errors of the difference: " + ", ".join(texts)
     return text, bool(sigmas.max() < SIGMAS and sigmas.min() < -SIGMAS)
-
-
-def of_method(table: pd.DataFrame, method: str, outcome: str) -> tuple[str, list[float]]:
-    texts, shares = [], []
-    for label, runs in by_target(table[table.method == method]):
-        texts.append(f"{label}: {share(runs.outcome == outcome)}")
-        shares.append(float((runs.outcome == outcome).mean()))
-    n = len(table[table.method == method]) // len(texts)
-    return "; ".join(texts) + f" (n = {n} each)", shares
-
-
-def escapes(remedies: pd.DataFrame, method: str) -> Judged:
-    text, shares = of_method(remedies, method, "constant")
-    return f"constant {text}", max(shares) < 0.1
-
-
-def approximates(remedies: pd.DataFrame, method: str) -> Judged:
-    text, shares = of_method(remedies, method, "approximates")
-    errors = [f"{runs.error.median():.2g}" for _, runs in by_target(remedies[remedies.method == method])]
-    return f"{text}; median error {', '.join(errors)} standard deviations", min(shares) > 0.5
-
-
-for method, name in (("batch norm", "batch norm"), ("SELU", "SELU (LeCun normal)")):
-    rules.states(
-        "section 5.2",
-        f"{name} escapes from the collapse",
-        rule="fewer than 10 % of the runs constant, for every target",
-        method=method,
-    )(escapes)
-    rules.states(
-        "section 5.2",
-        f"{name} approximates the target with a small error",
-        rule=f"root mean square error below {CLOSE:g} standard deviations of the target in {MOST}",
-        method=method,
-    )(approximates)
-
-
-def stays_collapsed(remedies: pd.DataFrame, method: str) -> Judged:
-    text, shares = of_method(remedies, method, "constant")
-    return f"constant {text}", min(shares) > 0.5
-
-
-for method, name in (("weight norm", "weight normalisation"), ("dropout", "dropout")):
-    rules.states(
-        "section 5.2",
-        f"{name} does not help",
-        rule=f"constant in {MOST}",
-        method=method,
-    )(stays_collapsed)
