@@ -42,7 +42,7 @@ from omegaconf import DictConfig
 from bsnn.config import CONF
 from bsnn.launch import entry
 from experiments import study
-from experiments.shrinkage import networks, skimming, theory
+from experiments.shrinkage import limits, networks, skimming, theory
 from experiments.shrinkage.config import ShrinkageConfig
 from experiments.units import Work
 
@@ -74,6 +74,12 @@ PARTS = {
     "residual": of_sizes(networks.residual, "residual"),
     # Figure 4, an 82-layer network against its skimmed version, trained.
     "fig4": of_sizes(skimming.fig4, "fig4"),
+    # Section 5.2: the growth of gradients under batch norm.
+    "batch_norm": of_sizes(limits.batch_norm, "batch_norm"),
+    # Section 5.1: the first log L layers of networks as wide as deep.
+    "block": of_sizes(limits.block, "block"),
+    # Section 3, item 2: angles as small as the machine precision.
+    "precision": of_sizes(limits.precision, "precision"),
 }
 study.register("shrinkage", ShrinkageConfig)
 

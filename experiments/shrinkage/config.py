@@ -80,6 +80,29 @@ class Fig4Sizes:
 
 
 @dataclass
+class BatchNormSizes:
+    width: int = MISSING
+    depth: int = MISSING
+    skipped: int = MISSING  # layers at either end that don't count
+    batches: list[int] = MISSING
+    draws: int = MISSING
+
+
+@dataclass
+class BlockSizes:
+    sizes: list[int] = MISSING  # depth and width
+    draws: int = MISSING
+
+
+@dataclass
+class PrecisionSizes:
+    width: int = MISSING
+    depth: int = MISSING
+    every: int = MISSING  # layers between those shown
+    draws: int = MISSING
+
+
+@dataclass
 class Sizes:
     """conf/shrinkage/<budget>.yaml."""
 
@@ -91,6 +114,9 @@ class Sizes:
     fig3: Fig3Sizes = field(default_factory=Fig3Sizes)
     residual: ResidualSizes = field(default_factory=ResidualSizes)
     fig4: Fig4Sizes = field(default_factory=Fig4Sizes)
+    batch_norm: BatchNormSizes = field(default_factory=BatchNormSizes)
+    block: BlockSizes = field(default_factory=BlockSizes)
+    precision: PrecisionSizes = field(default_factory=PrecisionSizes)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from bsnn import plotting
 from bsnn.results.tables import Table
 from experiments.shrinkage.report.columns import block_layers, displacements
+from experiments.shrinkage.report.rules_limits import deviations
 
 MEASURED, INFINITE, BOUND, FOUND = "#D55E00", "#000000", "#0072B2", "#009E73"
 ONE_NETWORK = "#A0A0A0"
@@ -255,3 +256,48 @@ def fig4(fig4: Table) -> Figure:
 
 def _layers(frame: pd.DataFrame, name: str) -> int:
     return int(frame[(frame.quantity == "layers") & (frame.network == name)].value.iloc[0])
+
+
+FORMATS = {"float64": (INFINITE, "-", None), "float32": (BOUND, "--", "s"), "bfloat16": (MEASURED, "-.", "^")}
+
+
+def limits(batch_norm: Table, block: Table, precision: Table) -> Figure:
+    figure, axes = plotting.figure(1, 3, size=(plotting.PAGE_WIDTH, 3.3))
+    growth, first, formats = axes[0]
+    means = batch_norm.frame.groupby(["function", "batch"], sort=False).log_growth.mean()
+    names = list(batch_norm.frame.function.unique())
+    looks = {**plotting.looks(names), "linear": plotting.Look(INFINITE, "*", ":")}
+    for name in names:
+        growth.plot(means[name].index, np.expm1(means[name]), label=name, **looks[name].line(1))
+    growth.set_xscale("log", base=2)
+    growth.set_yscale("log")
+    growth.set_xlabel("batch size")
+    growth.set_ylabel("growth by a layer less 1")
+    growth.legend(fontsize=6, ncols=2, loc="lower left")
+    found = deviations(block.frame)
+    for name, of in found.groupby("function"):
+        sizes = of.index.get_level_values("size")
+        label = NAMES[str(name)]
+        first.plot(sizes, of["first"], label=f"{label}, layer ln L", **looks[str(name)].line(1))
+        filled = looks[str(name)].line(1, markerfacecolor=None)
+        first.plot(sizes, of["last"], label=f"{label}, layer L", **filled)
+    first.set_xscale("log", base=2)
+    first.set_yscale("log")
+    first.set_xlabel("depth L = width")
+    first.set_ylabel("rms of ln(measured / infinite width)")
+    first.legend(fontsize=6)
+    chosen = precision.frame[(precision.frame.function == "erf") & (precision.frame.draw == 0)]
+    for name, (color, dashes, marker) in FORMATS.items():
+        for phase in ("ordered", "critical"):
+            one = chosen[(chosen.dtype == name) & (chosen.phase == phase)]
+            look = {"color": color, "linestyle": dashes, "marker": marker, "markersize": 3, "markevery": 4}
+            formats.plot(one.layer, one.distance, label=name if phase == "ordered" else None, **look)
+    for phase, height in (("ordered", 1e-20), ("critical", 1e-2)):
+        formats.text(chosen.layer.max(), height, phase, ha="right", fontsize=6.5, color=plotting.GREY)
+    formats.set_yscale("log")
+    formats.set_xlabel("layer $l$")
+    formats.set_ylabel(r"$1 - \rho_l$, erf")
+    formats.legend(fontsize=6, loc="lower left")
+    for panel, title in zip(axes[0], ("(a)  batch norm", "(b)  the first layers", "(c)  precision"), strict=True):
+        panel.set_title(title, loc="left")
+    return figure

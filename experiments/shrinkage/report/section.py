@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bsnn.results.section import Drawing, Section, publish
 from experiments.shrinkage.config import Sizes
-from experiments.shrinkage.report import figures, findings, rules, rules_depth, rules_networks
+from experiments.shrinkage.report import figures, findings, rules, rules_depth, rules_limits, rules_networks
 
 SECTION = Section(
     study="shrinkage",
@@ -45,8 +45,14 @@ SECTION = Section(
             "The full network against its skimmed version on MNIST (the source's Figure 4). Grey: the block.",
             figures.fig4,
         ),
+        "limits": Drawing(
+            "Left: growth of squared gradients by a layer under batch norm. Middle: how far finite networks are from "
+            "infinite width after the first ln L layers and after all L. Right: 1 - rho of the same networks in three "
+            "floating-point formats.",
+            figures.limits,
+        ),
     },
-    rules=(rules.rules, rules_depth.rules, rules_networks.rules),
+    rules=(rules.rules, rules_depth.rules, rules_networks.rules, rules_limits.rules),
     findings=(
         findings.constants,
         findings.looseness,
