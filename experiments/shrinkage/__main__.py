@@ -27,6 +27,10 @@ Columns   distance is 1 - rho, rho the correlation of two inputs' signals; `infi
             below float64's resolution) or their root mean square. gradient: norm of dE/dW_l, E linear in z_L
   residual  function, sigma, draw, layer, rho_0, distance, infinite, measured_gain (of a small difference, squared),
             gain (the same at infinite width), bound (of gain)
+  batch_norm  function, batch, draw; log_growth: of the squared norm of gradients, by a layer, downwards
+  block     function, size (depth and width), draw, layer (ceil(ln size), and size), distance, infinite
+  precision function, phase, draw, dtype, layer, distance (computed in dtype), exact (in float64), gradient_error (of
+            target . (z(x) - z(y)) with respect to the first layer's weights, relative)
   fig4      draw, quantity, network (full, skimmed), stage (before, after training), index, value. index is the layer;
             for loss and accuracy it is the step. farthest: by gradient ascent, at the block's input. skimming error:
             mean 1 - rho of the block's outputs in both networks, same input

@@ -121,7 +121,7 @@ def in_format(
     The gradient is that of target . (z(x) - z(y)) with respect to the first layer's weights, in float64.
     """
     stack = nn.Sequential(*layers).to(dtype)
-    weight = stack[0].weight
+    weight = layers[0].weight
     weight.requires_grad_(True)
     z_BN = torch.cat([x_BN, y_BN]).to(dtype)
     for layer, module in enumerate(stack, start=1):

@@ -292,8 +292,9 @@ def limits(batch_norm: Table, block: Table, precision: Table) -> Figure:
             one = chosen[(chosen.dtype == name) & (chosen.phase == phase)]
             look = {"color": color, "linestyle": dashes, "marker": marker, "markersize": 3, "markevery": 4}
             formats.plot(one.layer, one.distance, label=name if phase == "ordered" else None, **look)
-    for phase, height in (("ordered", 1e-20), ("critical", 1e-2)):
-        formats.text(chosen.layer.max(), height, phase, ha="right", fontsize=6.5, color=plotting.GREY)
+    for phase in ("ordered", "critical"):
+        end = chosen[(chosen.dtype == "float64") & (chosen.phase == phase)].iloc[-1]
+        formats.text(end.layer, end.distance, f"{phase} ", ha="right", va="top", fontsize=6.5, color=plotting.GREY)
     formats.set_yscale("log")
     formats.set_xlabel("layer $l$")
     formats.set_ylabel(r"$1 - \rho_l$, erf")

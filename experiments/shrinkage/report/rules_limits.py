@@ -46,7 +46,7 @@ def growths(batch_norm: pd.DataFrame) -> pd.DataFrame:
 def explodes(batch_norm: pd.DataFrame) -> Judged:
     samples = {str(key): one.log_growth for key, one in batch_norm.groupby(["function", "batch"])}
     means = batch_norm.groupby(["function", "batch"]).log_growth.mean()
-    told = [f"{name} {math.exp(value):.3f} (batch {batch})" for (name, batch), value in means.items()]
+    told = [f"{key[0]} {math.exp(value):.3f} (batch {key[1]})" for key, value in zip(means.index, means, strict=True)]
     least, most = told[int(np.argmin(means))], told[int(np.argmax(means))]
     draws = batch_norm.draw.nunique()
     return f"growth by a layer from {least} to {most}; n = {draws} draws", all_above(samples)
@@ -83,17 +83,15 @@ def linear_law(batch_norm: pd.DataFrame) -> Judged:
 
 
 def deviations(block: pd.DataFrame) -> pd.DataFrame:
-    """Compute the root mean square of ln(distance / infinite) over the draws: by function, size; columns first, last."""
-    squares = (
-        (np.log(block.distance / block.infinite) ** 2).groupby([block.function, block["size"], block.layer]).mean()
-    )
-    frame = (squares**0.5).rename("rms").reset_index()
-    place = np.where(frame.layer == frame["size"], "last", "first")
-    return frame.assign(place=place).pivot(index=["function", "size"], columns="place", values="rms")
+    """Compute the rms of ln(distance / infinite) over the draws: index function, size; columns first, last (layer)."""
+    place = np.where(block.layer == block["size"], "last", "first")
+    frame = block.assign(place=place, square=np.log(block.distance / block.infinite) ** 2)
+    squares: pd.DataFrame = frame.pivot_table(index=["function", "size"], columns="place", values="square")
+    return squares**0.5
 
 
 @rules.states(
-    "Section 5.1",
+    "Section 5.1, log L",
     "If L and N grow simultaneously, the first log L layers are described by the map P^(log L).",
     rule="networks as wide as deep, rms of ln(measured / infinite width) over draws: after ceil(ln L) layers it falls "
     "with L, exponent below -0.2, for each function; after L layers it stays above 1/2",
@@ -114,7 +112,7 @@ def first_layers_follow(block: pd.DataFrame) -> Judged:
 
 
 @rules.states(
-    "Section 5.1",
+    "Section 5.1, log L",
     "This first block is already problematic: P^(log L) becomes pathological.",
     rule="infinite width: 1 - rho of orthogonal inputs after ceil(ln L) layers falls as L grows, and is below 0.1 at "
     "the largest L; undecided if only the first holds, since the statement is on L going to infinity",
@@ -160,8 +158,8 @@ def numbers_end_at_eps(precision: pd.DataFrame) -> Judged:
 @rules.states(
     "ours, from Section 3, item 2",
     "critical networks of usual depths don't get there in float32, and gradients stay exact beyond it",
-    rule=f"float32: critical networks keep an angle above {NEAR_EPS:g} eps to the last layer; gradients within 0.1 % of "
-    "float64's at every layer shown, ordered networks included",
+    rule=f"float32: critical networks keep an angle above {NEAR_EPS:g} eps to the last layer; gradients within 0.1 % "
+    "of float64's at every layer shown, ordered networks included",
 )
 def critical_is_safe(precision: pd.DataFrame) -> Judged:
     single = precision[precision.dtype == "float32"]
