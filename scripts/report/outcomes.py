@@ -62,10 +62,10 @@ def _judged(found: pd.DataFrame) -> list[tuple[dict[Hashable, Any], bool]]:
 
 
 def _head(first: str, second: str) -> list[str]:
-    return ["data", "function", "to epoch", f"{first}, %", f"{second}, %", "difference, SE", "p", "seeds"]
+    return ["network", "to epoch", f"{first}, %", f"{second}, %", "difference, SE", "p", "seeds"]
 
 
 def _row(row: Mapping[Hashable, Any], loaded: Results) -> list[object]:
-    names = [DATASETS[row["dataset"]].label, loaded.activations[row["activation"]].label]
+    name = f"{DATASETS[row['dataset']].label} {loaded.activations[row['activation']].label}"
     numbers = [f"{row['epoch']:.4g}", f"{row['first']:.2f}", f"{row['second']:.2f}", f"{row['in_se']:+.1f}"]
-    return [*names, *numbers, "< 1e-9" if row["p"] < 1e-9 else f"{row['p']:.1g}", row["seeds"]]
+    return [name, *numbers, "< 1e-9" if row["p"] < 1e-9 else f"{row['p']:.1g}", row["seeds"]]

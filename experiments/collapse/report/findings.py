@@ -145,11 +145,12 @@ def widths(widths: pd.DataFrame) -> str:
         counts = [share(runs.outcome == kind) for kind in ("constant", "partial", "approximates")]
         rows.append([TARGETS[str(target)].label, width, remedy, *counts, f"{runs.error.median():.2g}"])
     head = ["target", "width", "remedy", "constant", "partial", "approximates", "median error"]
-    widest = widths[(widths.target == "abs") & (widths.width == widths.width.max())]
+    chosen = widths[widths.target == "abs"]
+    widest = chosen[chosen.width == chosen.width.max()]
     fit = {str(remedy): share(runs.outcome == "approximates") for remedy, runs in widest.groupby("remedy")}
     return (
         f"**The remedies at other widths and for the other targets** (n = {len(widths) // len(rows)} each). In layers "
-        f"of {widths.width.max()} units |x| needs no remedy: {fit['none']} of the runs approximate it without one, "
+        f"of {chosen.width.max()} units |x| needs no remedy: {fit['none']} of the runs approximate it without one, "
         f"{fit['batch norm']} with batch norm, {fit['SELU']} with SELU. With dropout of 0.1 "
         f"{fit['dropout 0.1']} do, constant or not.\n\n" + markdown_table(head, rows)
     )

@@ -20,6 +20,7 @@ from experiments.shrinkage.report.rules_limits import deviations
 MEASURED, INFINITE, BOUND, FOUND = "#D55E00", "#000000", "#0072B2", "#009E73"
 ONE_NETWORK = "#A0A0A0"
 NAMES = {"relu": "ReLU", "leaky_relu": "LeakyReLU 0.5", "erf": "erf", "tanh": "Tanh"}
+PAPERS = {"leaky_relu": "LeakyReLU", "elu": "ELU", "selu": "SELU", "gelu": "GELU"}
 FLOOR = 1e-12  # below this the difference of two correlations is rounding
 
 
@@ -268,11 +269,13 @@ def limits(batch_norm: Table, block: Table, precision: Table) -> Figure:
     names = list(batch_norm.frame.function.unique())
     looks = {**plotting.looks(names), "linear": plotting.Look(INFINITE, "*", ":")}
     for name in names:
-        growth.plot(means[name].index, np.expm1(means[name]), label=name, **looks[name].line(1))
+        label = {**NAMES, **PAPERS}.get(name, name)
+        growth.plot(means[name].index, np.expm1(means[name]), label=label, **looks[name].line(1))
     growth.set_xscale("log", base=2)
     growth.set_yscale("log")
     growth.set_xlabel("batch size")
     growth.set_ylabel("growth by a layer less 1")
+    growth.set_ylim(bottom=growth.get_ylim()[0] / 8)
     growth.legend(fontsize=6, ncols=2, loc="lower left")
     found = deviations(block.frame)
     for name, of in found.groupby("function"):
@@ -290,11 +293,18 @@ def limits(batch_norm: Table, block: Table, precision: Table) -> Figure:
     for name, (color, dashes, marker) in FORMATS.items():
         for phase in ("ordered", "critical"):
             one = chosen[(chosen.dtype == name) & (chosen.phase == phase)]
-            look = {"color": color, "linestyle": dashes, "marker": marker, "markersize": 3, "markevery": 4}
+            look: dict[str, Any] = {
+                "color": color,
+                "linestyle": dashes,
+                "marker": marker,
+                "markersize": 3,
+                "markevery": 4,
+            }
             formats.plot(one.layer, one.distance, label=name if phase == "ordered" else None, **look)
-    for phase in ("ordered", "critical"):
+    for phase, place in (("ordered", (-20, 0)), ("critical", (-4, 18))):
         end = chosen[(chosen.dtype == "float64") & (chosen.phase == phase)].iloc[-1]
-        formats.text(end.layer, end.distance, f"{phase} ", ha="right", va="top", fontsize=6.5, color=plotting.GREY)
+        look = {"textcoords": "offset points", "ha": "right", "fontsize": 6.5, "color": plotting.GREY}
+        formats.annotate(phase, (end.layer, end.distance), place, **look)
     formats.set_yscale("log")
     formats.set_xlabel("layer $l$")
     formats.set_ylabel(r"$1 - \rho_l$, erf")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bsnn.results.claims import CHANCE, EXPLODED, LEVEL, STABLE, TRAINED_SE
+from bsnn.results.claims import CHANCE, EXPLODED, LEVEL, STABLE
 from bsnn.results.rules import Judged, Rules
 from bsnn.results.statistics import holm
 from bsnn.vanishing import quadratic as descent
@@ -197,16 +197,19 @@ def gpn_is_even(tricks: pd.DataFrame) -> Judged:
 @rules.states(
     "talk and paper",
     "we solved the vanishing/exploding gradients problem: GPN trains",
-    rule=f"test accuracy more than {TRAINED_SE:g} standard errors above chance, both functions",
+    rule="training loss at the end below that of a constant answer, ln 10, both functions: one-sided t test over the "
+    f"seeds, Holm's procedure at {LEVEL:g}; refuted if it isn't below on average",
 )
 def gpn_trains(tricks: pd.DataFrame) -> Judged:
-    found = summary(tricks).loc["gpn"]
-    chance = CHANCE["mnist", "test"]
-    told, holds = [], True
-    for function, row in found.iterrows():
-        told.append(f"{function} {row.test:.1f} % ± {row.se:.1f}")
-        holds &= bool(row.test - chance > TRAINED_SE * row.se)
-    return f"test accuracy: {', '.join(told)}; chance {chance:.1f} % ({seeds(tricks)})", holds
+    ends, found = end_losses(tricks)["gpn"], summary(tricks).loc["gpn"]
+    p = [float(stats.ttest_1samp(ends[name], CHANCE_LOSS, alternative="less").pvalue) for name in ends]
+    told = [
+        f"{name} {row.loss:.3g} (p = {value:.1g}; test accuracy {row.test:.1f} ± {row.se:.1f} %)"
+        for (name, row), value in zip(found.loc[list(ends)].iterrows(), p, strict=True)
+    ]
+    trained = True if all(holm(p, LEVEL)) else None
+    text = f"training loss at the end: {', '.join(told)}; chance {CHANCE['mnist', 'test']:.1f} % ({seeds(tricks)})"
+    return text, trained if found.loss.max() < CHANCE_LOSS else False
 
 
 @rules.states(
