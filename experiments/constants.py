@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dis
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum, EnumType
@@ -50,7 +51,7 @@ def found(*code: Callable[..., object]) -> dict[str, Any]:
         if isinstance(value, partial):
             visit(value.func)
         elif isinstance(value, FunctionType):
-            if f"{value.__module__}.".startswith(PACKAGE):
+            if f"{_module(value)}.".startswith(PACKAGE):
                 for name, named in _globals(value):
                     if not isinstance(named, (FunctionType, ModuleType)) and not _is_class(named):
                         constants[name] = plain(named)
@@ -104,15 +105,21 @@ def _globals(function: FunctionType) -> Iterator[tuple[str, Any]]:
         for this, following in pairwise([*dis.get_instructions(code), None]):
             if this is None or this.opname not in ("LOAD_GLOBAL", "LOAD_NAME"):
                 continue
-            owner, name = function.__module__, str(this.argval)
+            owner, name = _module(function), str(this.argval)
             value = function.__globals__.get(name)
             if isinstance(value, (ModuleType, EnumType)) and following is not None:
                 if not f"{getattr(value, '__module__', value.__name__)}.".startswith(OURS):
                     continue
                 owner, name = f"{owner}.{name}" if isinstance(value, EnumType) else value.__name__, following.argval
                 value = getattr(value, str(name), None)
-            if name in function.__globals__ or owner != function.__module__:
+            if name in function.__globals__ or owner != _module(function):
                 yield f"{owner}.{name}", value
+
+
+def _module(function: FunctionType) -> str:
+    """Return the name of the function's module, the same for a command (python -m) and for an import."""
+    spec = sys.modules["__main__"].__spec__ if function.__module__ == "__main__" else None
+    return function.__module__ if spec is None else spec.name
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -29,7 +29,7 @@ NORMALISED: dict[str, Phi] = {
     **{name: make() for name, make in PAPER_ACTIVATIONS.items()},
     "erf": torch.erf,
 }
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+FORMATS = ("float64", "float32", "bfloat16")
 CASES = (("relu", "ordered"), ("erf", "ordered"), ("relu", "critical"), ("erf", "critical"))
 RIGHT_ANGLE = 0.0
 """The input correlation of pairs."""
@@ -100,7 +100,9 @@ def precision(sizes: Any, seed: int, device: str) -> Work:
             one.copy_(one.bfloat16())  # all formats hold the same numbers
         target_N = inputs([RIGHT_ANGLE], sizes.width, seed, (*index, 1), torch.float64)[0][0]
         shown = [layer for layer in range(1, sizes.depth + 1) if layer % sizes.every == 0]
-        found = {label: dict(in_format(layers, x_BN, y_BN, target_N, dtype, shown)) for label, dtype in DTYPES.items()}
+        found = {
+            label: dict(in_format(layers, x_BN, y_BN, target_N, getattr(torch, label), shown)) for label in FORMATS
+        }
         exact = found["float64"]
         return [
             [label, layer, moved, exact[layer][0], error_of(gradient, exact[layer][1])]

@@ -7,8 +7,9 @@
 Claim     Gradients of a deep sigmoid network, and of a chain of scalars, shrink or grow by a factor a layer.
           Normalising them is a simple solution, but a fixed step then doesn't converge. Adam, batch norm, clipping and
           shortcuts are tricks; GPN equalises the gradients.
-Cost      budget=quick: 15 min on two cores of an AMD EPYC that three other studies shared (about 11 of one core's):
-          tricks 59 min beside another process, deep 178 s, chain 48 s, talk 31 s, selu 16 s, the rest 11 s; 1.1 GB of memory
+Cost      budget=quick: 5 min, without tricks, on two cores of an AMD EPYC that three other studies shared:
+          deep 178 s, chain 48 s, talk 31 s, selu 16 s, the rest 11 s; 1.1 GB of memory. tricks 59 min beside another
+          process
 Output    results/<budget>/vanishing/<part>.csv and .json
 
 Columns   talk        draw; weights (std of the entries, or gpn: orthogonal, and the GPN version of the sigmoid), layer,
