@@ -8,7 +8,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bsnn.config import CONF, checked
 from experiments import constants, study, synthetic
+from experiments.shrinkage import limits
 from experiments.study import STUDIES
 from experiments.synthetic import Experiment
 
@@ -165,3 +166,12 @@ def other(config): return 1
     assert set(constants.changed(found)) == set(found) - {"bsnn.vanishing.quadratic.TALK"}
     with pytest.raises(TypeError, match="expected a constant made of"):
         constants.plain(object())
+
+
+def test_a_command_finds_what_an_import_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part defined in the file that python -m runs belongs to the module __main__."""
+    expected = constants.found(limits.block)
+    assert expected["experiments.shrinkage.limits.RIGHT_ANGLE"] == 0
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name=limits.__name__))
+    monkeypatch.setattr(limits.block, "__module__", "__main__")
+    assert constants.found(limits.block) == expected

@@ -46,7 +46,7 @@ def growths(batch_norm: pd.DataFrame) -> pd.DataFrame:
 def explodes(batch_norm: pd.DataFrame) -> Judged:
     samples = {str(key): one.log_growth for key, one in batch_norm.groupby(["function", "batch"])}
     means = batch_norm.groupby(["function", "batch"]).log_growth.mean()
-    told = [f"{key[0]} {math.exp(value):.3f} (batch {key[1]})" for key, value in zip(means.index, means, strict=True)]
+    told = [f"{key[0]} {np.exp(value):.3f} (batch {key[1]})" for key, value in zip(means.index, means, strict=True)]
     least, most = told[int(np.argmin(means))], told[int(np.argmax(means))]
     draws = batch_norm.draw.nunique()
     return f"growth by a layer from {least} to {most}; n = {draws} draws", all_above(samples)
@@ -63,8 +63,8 @@ def slowest_when_linear(batch_norm: pd.DataFrame) -> Judged:
     samples = {f"{name} {batch}": one for name in others for batch, one in others[name].groupby("batch")}
     means = table.groupby("batch").mean()
     told = [
-        f"batch {batch}: linear {math.exp(row['linear']):.3f}, next {row.drop('linear').idxmin()} "
-        f"{math.exp(row.drop('linear').min()):.3f}"
+        f"batch {batch}: linear {np.exp(row['linear']):.3f}, next {row.drop('linear').idxmin()} "
+        f"{np.exp(row.drop('linear').min()):.3f}"
         for batch, row in means.iterrows()
     ]
     return "; ".join(told), all_above(samples)
@@ -78,7 +78,7 @@ def slowest_when_linear(batch_norm: pd.DataFrame) -> Judged:
 def linear_law(batch_norm: pd.DataFrame) -> Judged:
     found = batch_norm[batch_norm.function == "linear"].groupby("batch").log_growth.mean()
     law = {int(str(batch)): math.log((int(str(batch)) - 2) / (int(str(batch)) - 3)) for batch in found.index}
-    told = [f"batch {batch}: {math.exp(found[batch]):.4f} for {math.exp(value):.4f}" for batch, value in law.items()]
+    told = [f"batch {batch}: {np.exp(found[batch]):.4f} for {np.exp(value):.4f}" for batch, value in law.items()]
     return "; ".join(told), all(abs(found[batch] - value) <= GROWTH_ERROR for batch, value in law.items())
 
 
