@@ -64,6 +64,11 @@ ROWS = (
     Row(BSNN, "Table 2, Fig. 4: trainability, accuracy, batch norm", {}, (1, 2, 3, 4)),
     Row(
         BSNN,
+        "section 3.2: training is accelerated when SELU is GPN",
+        open="told, not judged: the section Two more outcomes, from this budget's records",
+    ),
+    Row(
+        BSNN,
         "introduction: batch norm and residual connections don't solve the problem",
         {"vanishing": "paper, introduction"},
         (3,),
