@@ -31,7 +31,7 @@ COLOURS = {
     "diverged": "#000000",
 }
 HATCHES = {"partial": "////", "approximates": "....", "other": "xx"}
-"""What tells the outcomes apart without colour."""
+"""Hatches, which tell the outcomes apart without colour."""
 OPTIMISER_LABELS = {
     "sgd": "SGD",
     "nesterov": "Nesterov",
