@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,30 @@ class NormalisedLayer(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return normalised(self.affine(self.phi(z)))
+
+
+class Readout(NormalisedLayer):
+    """The last layer: like the others, but without the normalisation, so that logits can grow."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.affine(self.phi(z))
+
+
+class LayerKind(NamedTuple):
+    """What a layer applies to its input and how it is initialised (equation 2.1)."""
+
+    phi: Phi
+    sigma_w: float
+    sigma_b: float
+
+
+def network_of(
+    in_features: int, out_features: int, width: int, kinds: Sequence[LayerKind], generator: torch.Generator
+) -> nn.Sequential:
+    """Make an embedding (identity) and a layer of each kind; the last is a `Readout`. Inputs must be `normalised`."""
+    layers: list[NormalisedLayer] = [NormalisedLayer(in_features, width, nn.Identity(), generator=generator)]
+    layers += [NormalisedLayer(width, width, *kind, generator) for kind in kinds[:-1]]
+    return nn.Sequential(*layers, Readout(width, out_features, *kinds[-1], generator))
 
 
 class NormalisedResidualBlock(nn.Module):

@@ -19,14 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from bsnn.shrinkage.correlation import CorrelationMap, critical
-from bsnn.shrinkage.networks import NormalisedLayer, linearised, normalised, states
-
-
-class Readout(NormalisedLayer):
-    """The last layer: like the others, but without the normalisation, so that logits can grow."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.affine(self.phi(z))
+from bsnn.shrinkage.networks import LayerKind, linearised, network_of, normalised, states
 
 
 def alternating_network(
@@ -36,13 +29,8 @@ def alternating_network(
 
     Its inputs must be `normalised`.
     """
-    layers: list[NormalisedLayer] = [NormalisedLayer(in_features, width, nn.Identity(), generator=generator)]
-    for number in range(1, depth):
-        phi = torch.relu if number % 2 else torch.erf
-        sigma_w, sigma_b = critical(phi)
-        kind, features = (Readout, out_features) if number == depth - 1 else (NormalisedLayer, width)
-        layers.append(kind(width, features, phi, sigma_w, sigma_b, generator))
-    return nn.Sequential(*layers)
+    kinds = [LayerKind(phi, *critical(phi)) for phi in (torch.erf, torch.relu)]
+    return network_of(in_features, out_features, width, [kinds[number % 2] for number in range(1, depth)], generator)
 
 
 def infinite_distances(depth: int) -> list[float]:

@@ -32,6 +32,10 @@ Columns   distance is 1 - rho, rho the correlation of two inputs' signals; `infi
   block     function, size (depth and width), draw, layer (ceil(ln size), and size), distance, infinite
   precision function, phase, draw, dtype, layer, distance (computed in dtype), exact (in float64), gradient_error (of
             target . (z(x) - z(y)) with respect to the first layer's weights, relative)
+  steps     network (from linear: with trainable shares of the function, 0 at first), depth, stage (tuning, test), rate,
+            draw, quantity, layer, value. steps: until the mean loss is below a bar, none if it never is; accuracy: of
+            the test images; distance before, after training: mean over pairs; half step: from which on the distance
+            is half of that after training, none if it was before
   fig4      draw, quantity, network (full, skimmed), stage (before, after training), index, value. index is the layer;
             for loss and accuracy it is the step. farthest: by gradient ascent, at the block's input. skimming error:
             mean 1 - rho of the block's outputs in both networks, same input
@@ -47,7 +51,7 @@ from omegaconf import DictConfig
 from bsnn.config import CONF
 from bsnn.launch import entry
 from experiments import study
-from experiments.shrinkage import limits, networks, skimming, theory
+from experiments.shrinkage import limits, networks, skimming, steps, theory
 from experiments.shrinkage.config import ShrinkageConfig
 from experiments.units import Work
 
@@ -85,6 +89,8 @@ PARTS = {
     "block": of_sizes(limits.block, "block"),
     # Section 3, item 2: angles as small as the machine precision.
     "precision": of_sizes(limits.precision, "precision"),
+    # Section 3, item 2, and section 5.2: steps of training by depth, from critical and from linear starts.
+    "steps": of_sizes(steps.steps, "steps"),
 }
 study.register("shrinkage", ShrinkageConfig)
 

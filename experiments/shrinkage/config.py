@@ -103,6 +103,17 @@ class PrecisionSizes:
 
 
 @dataclass
+class StepsSizes:
+    width: int = MISSING
+    depths: list[int] = MISSING
+    rates: list[float] = MISSING  # each network and depth has its best one
+    max_steps: int = MISSING
+    every: int = MISSING  # steps between looks at the layers' distances
+    pair_images: int = MISSING
+    draws: int = MISSING  # the one that chooses the rate apart
+
+
+@dataclass
 class Sizes:
     """conf/shrinkage/<budget>.yaml."""
 
@@ -117,6 +128,7 @@ class Sizes:
     batch_norm: BatchNormSizes = field(default_factory=BatchNormSizes)
     block: BlockSizes = field(default_factory=BlockSizes)
     precision: PrecisionSizes = field(default_factory=PrecisionSizes)
+    steps: StepsSizes = field(default_factory=StepsSizes)
 
 
 @dataclass

@@ -164,7 +164,7 @@ ROWS = (
     Row(
         SHRINKAGE,
         "suggestions: deeper networks need more steps; trainable functions that start linear",
-        open="the source names neither networks nor numbers; not trained here",
+        {"shrinkage": r"(ours, from )?Section (3, item 2, steps|5\.2, trainable)$"},
     ),
     Row(
         COLLAPSE,

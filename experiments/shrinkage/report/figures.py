@@ -16,6 +16,7 @@ from bsnn import plotting
 from bsnn.results.tables import Table
 from experiments.shrinkage.report.columns import block_layers, displacements
 from experiments.shrinkage.report.rules_limits import deviations
+from experiments.shrinkage.report.rules_steps import half_steps, steps_to_bar
 
 MEASURED, INFINITE, BOUND, FOUND = "#D55E00", "#000000", "#0072B2", "#009E73"
 ONE_NETWORK = "#A0A0A0"
@@ -311,4 +312,47 @@ def limits(batch_norm: Table, block: Table, precision: Table) -> Figure:
     formats.legend(fontsize=6, loc="lower left")
     for panel, title in zip(axes[0], ("(a)  batch norm", "(b)  the first layers", "(c)  precision"), strict=True):
         panel.set_title(title, loc="left")
+    return figure
+
+
+def steps(steps: Table) -> Figure:
+    figure, axes = plotting.figure(1, 3, size=(plotting.PAGE_WIDTH, 3.4))
+    needed, halves, distances = axes[0]
+    looks = {
+        "relu": plotting.LOOKS["relu"],
+        "erf": plotting.FALLBACKS[0],
+        "relu from linear": plotting.Look(plotting.LOOKS["relu"].color, "X", ":"),
+        "erf from linear": plotting.Look(BOUND, "^", "-."),
+        "linear": plotting.Look(INFINITE, "*", "--"),
+    }
+    for name, of in steps_to_bar(steps.frame).groupby("network", sort=False):
+        look = looks[str(name)]
+        needed.plot(of.depth, of["steps"], look.marker, color=look.color, markersize=2, alpha=0.5)
+        middle = of.groupby("depth")["steps"].median()
+        needed.plot(middle.index, middle, label=str(name).replace("relu", "ReLU"), **look.line(1))
+    needed.set_xscale("log", base=2)
+    needed.set_yscale("log")
+    needed.set_xlabel("depth $L$")
+    needed.set_ylabel("steps to a loss of 1 nat")
+    for name, of in half_steps(steps.frame).groupby("network", sort=False):
+        look = looks[str(name)]
+        halves.plot(of.layer, of["value"], look.marker, color=look.color, markersize=2, alpha=0.4)
+        middle = of.groupby("layer")["value"].median()
+        halves.plot(middle.index, middle, **look.line())
+    halves.set_yscale("log")
+    halves.set_xlabel("layer $l$")
+    halves.set_ylabel("step at half of the final distance")
+    deepest = steps.frame[(steps.frame.depth == steps.frame.depth.max()) & (steps.frame.stage == "test")]
+    for name, of in deepest.groupby("network", sort=False):
+        for stage, width, markers in (("before", 0.7, None), ("after", 1.4, 12)):
+            middle = of[of.quantity == f"distance {stage}"].groupby("layer").value.median()
+            distances.plot(middle.index, middle, linewidth=width, **looks[str(name)].line(markers))
+    distances.set_yscale("log")
+    distances.set_xlabel("layer $l$")
+    distances.set_ylabel(r"$1 - \rho_l$ (thin: before training)")
+    titles = ("(a)  steps", "(b)  layer by layer", "(c)  distances")
+    for panel, title in zip(axes[0], titles, strict=True):
+        panel.set_title(title, loc="left")
+    handles, labels = needed.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=5, handlelength=3.2, columnspacing=1.2)
     return figure

@@ -1,0 +1,124 @@
+"""The source's remarks on training, depth and linear starts, and how they are judged."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bsnn.results.claims import LEVEL
+from bsnn.results.rules import Judged, Rules
+from bsnn.results.statistics import holm, rank_correlation
+from experiments.shrinkage.report.rules_limits import all_above
+
+rules = Rules()
+
+CRITICAL = ("relu", "erf")
+SPREAD = 2.0
+"""Ratio of the last layers' half steps to the first ones' below which layers count as simultaneous."""
+BY_T = f"one-sided t tests over the draws, Holm's procedure at {100 * LEVEL:g} % over both functions"
+
+
+def steps_to_bar(steps: pd.DataFrame) -> pd.DataFrame:
+    """Select the judged runs: network, depth, draw, steps, which is nan if the bar wasn't reached."""
+    chosen = steps[(steps.stage == "test") & (steps.quantity == "steps")]
+    return chosen[["network", "depth", "draw", "value"]].rename(columns={"value": "steps"})
+
+
+def half_steps(steps: pd.DataFrame) -> pd.DataFrame:
+    """Select the half steps of critical networks of the largest depth that reached the bar, aligned layers only."""
+    test = steps[(steps.stage == "test") & (steps.depth == steps.depth.max()) & steps.network.isin(CRITICAL)]
+    reached = test[(test.quantity == "steps") & test.value.notna()][["network", "draw"]]
+    found = test[(test.quantity == "half step") & test.value.notna()]
+    return found.merge(reached, on=["network", "draw"])[["network", "draw", "layer", "value"]]
+
+
+def by_depth(steps: pd.DataFrame, network: str) -> pd.DataFrame:
+    """Arrange the steps of a network: a row for each draw, a column for each depth."""
+    found = steps_to_bar(steps)
+    return found[found.network == network].pivot(index="draw", columns="depth", values="steps")
+
+
+def exponents(steps: pd.DataFrame, network: str) -> pd.Series[float]:
+    """Fit n of steps ~ depth^n, for each draw; nan where a run didn't reach the bar."""
+    table = by_depth(steps, network)
+    x = np.log(np.asarray(table.columns, dtype=float))
+    return (np.log(table) * (x - x.mean())).sum(axis=1, skipna=False) / np.square(x - x.mean()).sum()
+
+
+def _told(steps: pd.DataFrame, network: str) -> str:
+    table = by_depth(steps, network)
+    middle = ", ".join("not reached" if np.isnan(one) else f"{one:.0f}" for one in table.median(skipna=False))
+    return f"{network} {middle} steps"
+
+
+@rules.states(
+    "Section 3, item 2, steps",
+    "Deeper networks require more optimization steps.",
+    rule="critical networks, steps to a training loss of 1 nat, each depth at its best rate: the exponent n of steps ~ "
+    f"depth^n is above 0 for both functions ({BY_T}); undecided if a run doesn't get there",
+)
+def deeper_needs_more(steps: pd.DataFrame) -> Judged:
+    samples = {name: exponents(steps, name) for name in CRITICAL}
+    told = [f"{_told(steps, name)}, n = {of.mean():.2f} ± {of.sem():.2f}" for name, of in samples.items()]
+    depths = ", ".join(str(depth) for depth in sorted(steps.depth.unique()))
+    text = f"depth {depths}, medians of {steps_to_bar(steps).draw.nunique()} draws: {'; '.join(told)}"
+    return text, None if any(of.isna().any() for of in samples.values()) else all_above(samples)
+
+
+@rules.states(
+    "Section 3, item 2, steps",
+    "The alignment of preactivations tends to disappear layer by layer rather than at all the layers simultaneously.",
+    rule="deepest critical networks, layers aligned at the start: the step at which half of the final distance is "
+    "there for good. Its rank correlation with the layer differs from 0 for both functions (t tests over the draws, Holm's "
+    f"procedure at {100 * LEVEL:g} %), and the 90th percentile of the layers' steps is at least {SPREAD:g} times the "
+    "10th (median of the draws); no if it is less for one of them",
+)
+def layer_by_layer(steps: pd.DataFrame) -> Judged:
+    told, p, spreads = [], [], []
+    for name, of in half_steps(steps).groupby("network"):
+        draws = [one for _, one in of.groupby("draw")]
+        rho = [rank_correlation(one.layer, one["value"]) for one in draws]
+        spread = float(np.median([one["value"].quantile(0.9) / one["value"].quantile(0.1) for one in draws]))
+        p.append(float(stats.ttest_1samp(rho, 0).pvalue))
+        spreads.append(spread)
+        first = "the last layers first" if np.mean(rho) < 0 else "the first layers first"
+        told.append(
+            f"{name}: rank correlation {np.mean(rho):.2f} ({min(rho):.2f} to {max(rho):.2f}, p = {p[-1]:.1g}), so "
+            f"{first}; 90th to 10th percentile {spread:.1f}"
+        )
+    if len(p) < len(CRITICAL):
+        return f"{'; '.join(told) or 'no layer'}: too few networks reached the bar", None
+    return "; ".join(told), False if min(spreads) < SPREAD else True if all(holm(p, LEVEL)) else None
+
+
+def fewer(steps: pd.DataFrame, others: dict[str, str]) -> Judged:
+    """Tell whether networks need fewer steps at the largest depth than the `others` named for each, in pairs."""
+    depth = steps.depth.max()
+    samples, told = {}, []
+    for name, other in others.items():
+        mine, theirs = by_depth(steps, name)[depth], by_depth(steps, other)[depth]
+        samples[name] = np.log(theirs / mine)
+        ratio = float(np.exp(samples[name].mean()))
+        told.append(f"{name} {mine.median():.0f}, {other} {theirs.median():.0f} steps, ratio {ratio:.2f}")
+    text = f"depth {depth}: {'; '.join(told)} (n = {len(samples[name])} draws)"
+    return text, None if any(of.isna().any() for of in samples.values()) else all_above(samples)
+
+
+@rules.states(
+    "Section 5.2, trainable",
+    "... suggests using trainable nonlinearities, initialized as linear functions.",
+    rule="deepest networks, steps to a training loss of 1 nat at the best rates: fewer than critical networks of the "
+    f"same function and draw ({BY_T}); undecided if a run doesn't get there",
+)
+def linear_start_helps(steps: pd.DataFrame) -> Judged:
+    return fewer(steps, {f"{name} from linear": name for name in CRITICAL})
+
+
+@rules.states(
+    "ours, from Section 5.2, trainable",
+    "it isn't only that a linear network would do: trainable functions need fewer steps than ones that stay linear",
+    rule=f"the same against linear networks of the same draw ({BY_T})",
+)
+def better_than_linear(steps: pd.DataFrame) -> Judged:
+    return fewer(steps, {f"{name} from linear": "linear" for name in CRITICAL})
