@@ -65,9 +65,7 @@ def steps(sizes: Any, seed: int, device: str) -> Work:
             ).to(mnist.train_x.device)  # fmt: skip
             shape = (sizes.max_steps, BATCH)
             order = torch.randint(len(mnist.train_x), shape, generator=stream(seed, BATCHES, draw))
-            return network, (
-                (mnist.train_x[index], mnist.train_y[index]) for index in order.to(network[0].weight.device)
-            )
+            return network, ((mnist.train_x[index], mnist.train_y[index]) for index in order.to(mnist.train_x.device))
 
         found: list[Row] = []
         best, fewest, least = sizes.rates[0], sizes.max_steps, math.inf
