@@ -74,8 +74,8 @@ SECTION = Section(
         "Not fixed blind: trial numbers of all parts were known when the rules were written, and some rules were "
         "changed after the quick budget's: means are compared by Bonferroni's t quantile instead of two standard "
         "errors, and the rules on slopes and on the mean square are about L small beside d only, as the laws are. The "
-        "cost of the relaxation first counted as shown against rows of norm one at their rate of lowest training loss, five "
-        "seeds; with other rounding ReLU's verdict was another, so there are ten now, and every rate counts.",
+        "cost of the relaxation first counted as shown against rows of norm one at their rate of lowest training loss, "
+        "five seeds; with other rounding ReLU's verdict was another, so there are ten now, and every rate counts.",
         "Rivals stand on this paper's network: its inputs, bottom layer and recipe. The authors of shaped and tailored "
         "functions normalise each input and train with other optimisers, too.",
     ),
