@@ -171,8 +171,8 @@ def constraints(orthogonal: pd.DataFrame, orthogonal_cost: pd.DataFrame) -> list
         f"equally many updates, mean of {orthogonal.draw.nunique()} draws; the largest distance from orthogonality at "
         "the end; and an update's time over that with rows of norm one, both trained by autograd. From rows of norm "
         f"one to exact orthogonality, each at the rate of its lowest training loss: {told}. A way back to the manifold "
-        f"takes a few products of N x N matrices, so that its share grows with the width and falls with the batch (here "
-        f"{orthogonal_cost.batch.max()}): polar costs {ratios.orthogonal.iloc[0]:.2g} times as much at width "
+        f"takes a few products of N x N matrices, so that its share grows with the width and falls with the batch "
+        f"(here {orthogonal_cost.batch.max()}): polar costs {ratios.orthogonal.iloc[0]:.2g} times as much at width "
         f"{ratios.index[0]}, {ratios.orthogonal.iloc[-1]:.2g} at {ratios.index[-1]}.",
         table(head, rows),
     ]
