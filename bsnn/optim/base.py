@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class EachParameter(torch.optim.Optimizer):
+class EachParameter(torch.optim.Optimizer, ABC):
     """An optimiser whose subclasses say in `update` what becomes of one parameter."""
 
     @torch.no_grad()
@@ -25,9 +26,9 @@ class EachParameter(torch.optim.Optimizer):
                     self.update(parameter, parameter.grad, group)
         return loss
 
+    @abstractmethod
     def update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         """Change `parameter` in place. group: its settings."""
-        raise NotImplementedError
 
 
 class OnSquareMatrices(EachParameter):

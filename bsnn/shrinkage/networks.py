@@ -72,7 +72,7 @@ class Readout(NormalisedLayer):
 
 
 class LayerKind(NamedTuple):
-    """What a layer applies to its input and how it is initialised (equation 2.1)."""
+    """Function and initialisation of a layer: phi, and the standard deviations of W and b (equation 2.1)."""
 
     phi: Phi
     sigma_w: float

@@ -9,8 +9,9 @@ Claim     The range of gradient norms over the layers of a GPN network (Fig. 3) 
           each of them. Exactly orthogonal W bears larger learning rates than rows of norm one; functions that are
           nearly linear learn faster at first than GPN functions as they are.
 Cost      budget=quick: 38 minutes on two quiet cores (Intel Xeon, AVX-512), parts side by side, with orthogonal at five
-          seeds; one core's time: deeper 1143 s, convolution 887 s, rivals 670 s, orthogonal 656 s for today's ten,
-          during 585 s, walk 120 s, law 63 s, jacobian and orthogonal_cost 23 s each
+          seeds; one core's time: deeper 1143 s, convolution 887 s, rivals 670 s, orthogonal 328 s,
+          during 585 s, walk 120 s, law 63 s, jacobian and orthogonal_cost 23 s each.
+          Ten seeds of orthogonal: 806 s beside other work
 Output    results/<budget>/beyond/<part>.csv, the numbers, and <part>.json, their provenance
 
 Columns   by part; all numbers without unit

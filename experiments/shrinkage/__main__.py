@@ -9,8 +9,8 @@ Claim     Wide layers that normalise lengths can't keep both different inputs ap
           and 2); critical layers align all inputs, 1 - rho ~ depth^-2 (ReLU) or depth^-1 (erf); so a block in the
           middle of a deep network can be made one linear layer.
 Cost      budget=quick: 5.6 min of one core's time (process time on a shared 2-core machine): maps 27 s, bounds 43 s,
-          fig1 10 s, depth 70 s, slope 28 s, fig3 28 s, residual 25 s, fig4 1.9 min; block
-          3.1 min, batch_norm and precision 35 s each, beside another process; steps 2.9 min
+          fig1 10 s, depth 70 s, slope 28 s, fig3 28 s, residual 25 s, fig4 1.9 min. Beside another process:
+          block 3.1 min, steps 2.9 min, batch_norm and precision 35 s each
 Output    results/<budget>/shrinkage/<part>.csv and .json
 
 Columns   distance is 1 - rho, rho the correlation of two inputs' signals; `infinite` is the same quantity at infinite

@@ -2,8 +2,8 @@
 
 Section 3, item 2: the alignment of preactivations disappears layer by layer, which suggests that deeper networks need
 more optimization steps. Section 5.2: trainable nonlinearities, initialised as linear functions. Networks of each kind
-and depth are trained on MNIST until their loss is below BAR nats, at the rate that took one draw of its own fewest
-steps.
+and depth are trained on MNIST until their loss is below BAR nats. Each kind and depth has its own learning rate, the
+one with the fewest steps in a draw that isn't judged.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NETWORKS: dict[str, Callable[..., nn.Sequential]] = {
 
 
 class Run(NamedTuple):
-    """What a training came to: the steps to BAR (None: not reached), its last loss, and 1 - rho by checkpoint, layer.
+    """Outcome of a training: the steps to BAR (None: not reached), the last mean loss, 1 - rho by checkpoint and layer.
 
     distances: after 0, every, 2 every, ... steps, and at the end; empty if not asked for.
     """

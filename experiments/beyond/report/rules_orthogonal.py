@@ -95,11 +95,10 @@ def expensive(orthogonal_cost: pd.DataFrame) -> Judged:
     "the relaxation to rows of norm one costs accuracy: exactly orthogonal GPN networks learn more in as many updates",
     rule="test accuracy by the polar retraction, at its best rate by training loss, above that with rows of norm one "
     f"at every rate, significantly by Welch's test and Holm's procedure at {LEVEL:.0%}, for every function; no if it "
-    "is significantly below one",
+    "is significantly below for one of them",
 )
 def relaxation_limits(orthogonal: pd.DataFrame) -> Judged:
-    exact = best(orthogonal)
-    return exact_is_better(exact, orthogonal)
+    return exact_is_better(best(orthogonal), orthogonal)
 
 
 @rules.states(

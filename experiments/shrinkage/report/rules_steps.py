@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -9,6 +11,7 @@ from scipy import stats
 from bsnn.results.claims import LEVEL
 from bsnn.results.rules import Judged, Rules
 from bsnn.results.statistics import holm, rank_correlation
+from experiments.shrinkage.report.columns import exponent
 from experiments.shrinkage.report.rules_limits import all_above
 
 rules = Rules()
@@ -17,7 +20,7 @@ CRITICAL = ("relu", "erf")
 SPREAD = 2.0
 """Ratio of the 90th percentile of the layers' half steps to the 10th from which layers count as one after another."""
 SIMULTANEOUS = 1.25
-"""The same ratio up to which they count as simultaneous."""
+"""Ratio of the same percentiles below which layers count as simultaneous."""
 BY_T = f"one-sided t tests over the draws, Holm's procedure at {100 * LEVEL:g} % over both functions"
 
 
@@ -46,10 +49,13 @@ def by_depth(steps: pd.DataFrame, network: str) -> pd.DataFrame:
 def exponents(steps: pd.DataFrame, network: str) -> pd.Series[float]:
     """Fit n of steps ~ depth^n, for each draw; nan where a run didn't reach the bar."""
     table = by_depth(steps, network)
-    x = np.log(np.asarray(table.columns, dtype=float))
-    moments = (np.log(table) * (x - x.mean())).sum(axis=1, skipna=False)
-    fitted: pd.Series[float] = moments / np.square(x - x.mean()).sum()
-    return fitted
+    fitted = {draw: exponent(table.columns, row) if row.notna().all() else math.nan for draw, row in table.iterrows()}
+    return pd.Series(fitted)
+
+
+def _above_unless_missing(samples: dict[str, pd.Series]) -> bool | None:
+    """Judge by `all_above`; undecided if a run didn't reach the bar."""
+    return None if any(of.isna().any() for of in samples.values()) else all_above(samples)
 
 
 def _told(steps: pd.DataFrame, network: str) -> str:
@@ -71,7 +77,7 @@ def deeper_needs_more(steps: pd.DataFrame) -> Judged:
     ]
     depths = ", ".join(map(str, sorted(map(int, steps.depth.unique()))))
     text = f"depth {depths}, medians of {steps_to_bar(steps).draw.nunique()} draws: {'; '.join(told)}"
-    return text, None if any(of.isna().any() for of in samples.values()) else all_above(samples)
+    return text, _above_unless_missing(samples)
 
 
 @rules.states(
@@ -112,8 +118,8 @@ def fewer(steps: pd.DataFrame, others: dict[str, str]) -> Judged:
         samples[name] = np.log(theirs / mine)
         ratio = float(np.exp(samples[name].mean()))
         told.append(f"{name} {mine.median():.0f}, {other} {theirs.median():.0f} steps, ratio {ratio:.2f}")
-    text = f"depth {depth}: {'; '.join(told)} (n = {len(samples[name])} draws)"
-    return text, None if any(of.isna().any() for of in samples.values()) else all_above(samples)
+    text = f"depth {depth}: {'; '.join(told)} (n = {steps_to_bar(steps).draw.nunique()} draws)"
+    return text, _above_unless_missing(samples)
 
 
 @rules.states(

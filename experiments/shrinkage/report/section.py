@@ -76,6 +76,7 @@ SECTION = Section(
         findings.operator_norm,
         findings.theorem_2,
         findings.skimming,
+        findings.linear_starts,
     ),
     differences=(
         "Depth counts the layers after the embedding, which is linear and adds nothing to the sums; the source counts "
