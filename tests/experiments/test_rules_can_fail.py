@@ -142,6 +142,10 @@ def rows_learn_little(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(test_accuracy=frame.test_accuracy.where(frame.constraint != "row", frame.test_accuracy / 4))
 
 
+def deeper_needs_fewer_steps(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(value=frame.value.where(frame.quantity != "steps", frame.value / frame.depth**2))
+
+
 BY_HAND: Mapping[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], ...]] = {
     "lemma3": (below_the_bound,),
     "constants": (as_printed,),
@@ -152,6 +156,7 @@ BY_HAND: Mapping[str, tuple[Callable[[pd.DataFrame], pd.DataFrame], ...]] = {
     "fig4": (as_deep_as_the_papers, equal_improvement),
     "tricks": (helpful, harmful),
     "orthogonal": (rows_learn_little,),
+    "steps": (deeper_needs_fewer_steps,),
     "probability": (lambda frame: frame.assign(exact=frame.paper),),
 }
 """Tables of a part that differ in several columns."""

@@ -155,6 +155,6 @@ def linear_starts(steps: pd.DataFrame) -> list[str]:
     return [
         "**Steps by depth, and linear starts.** Median steps to a training loss of 1 nat, MNIST, and the learning "
         "rate, the best of the grid (nan: some draw didn't get there). Where a network that stays linear gets there as "
-        "fast, the training shows that a linear start spares the steps, not that trainable functions are needed for it.",
+        "fast, the training shows that a linear start spares steps, not that trainable functions are needed for it.",
         markdown_table(["network", *(f"depth {depth}" for depth in depths)], rows),
     ]
